@@ -1,0 +1,243 @@
+//! One exchange: a request and its answer, as the accounts plane tells it. Plain data; only
+//! [`crate::account::settle`] makes one.
+
+pub mod outcome;
+pub mod timing;
+pub mod tokens;
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use outcome::{Blame, Ending, FinishReason, Outcome};
+pub use timing::{Clocks, Timing};
+pub use tokens::{Count, Source, Usage};
+
+/// A name that is shared, compared and never changed: of a tenant, a model, an upstream.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Which API an exchange spoke, by the name that the label `dialect` has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialectId(pub &'static str);
+
+impl DialectId {
+    /// What is passed through without being understood.
+    pub const UNKNOWN: DialectId = DialectId("unknown");
+}
+
+/// Why an exchange was passed through without its tokens being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unobserved {
+    /// A path that no dialect knows.
+    UnknownPath,
+    /// A path of a known API that generates nothing: `/v1/models`, `/tokenize`, a health check.
+    NotGeneration,
+    /// An upgraded connection.
+    Upgrade,
+    /// A content encoding that is not read.
+    Encoding,
+}
+
+impl Unobserved {
+    /// The value of the label `reason`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::UnknownPath => "unknown_path",
+            Self::NotGeneration => "not_generation",
+            Self::Upgrade => "upgrade",
+            Self::Encoding => "encoding",
+        }
+    }
+}
+
+/// The names under which an exchange's model is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelNames {
+    /// The configured name that the requested or the served one matches.
+    pub configured: Option<Name>,
+    /// What the client asked for.
+    pub requested: Option<Name>,
+    /// What the upstream says it served.
+    pub served: Option<Name>,
+}
+
+impl ModelNames {
+    /// The name that labels this exchange's series: the configured one where one matches; else, once the
+    /// upstream has accepted the request, the served or the requested one; else none.
+    pub fn label(&self, accepted: bool) -> Option<&Name> {
+        let unconfigured = || self.served.as_ref().or(self.requested.as_ref()).filter(|_| accepted);
+        self.configured.as_ref().or_else(unconfigured)
+    }
+}
+
+/// How large the prompt was, in bands of about a thousand tokens; known when the request was sent, from the
+/// bytes of its text (four a token), so that it needs no tokenizer and never changes afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InputBand {
+    /// Up to 1,024 tokens.
+    Le1k,
+    /// Up to 8,192 tokens.
+    Le8k,
+    /// Up to 32,768 tokens.
+    Le32k,
+    /// Up to 131,072 tokens.
+    Le128k,
+    /// More than that.
+    Gt128k,
+}
+
+impl InputBand {
+    /// The band of a prompt with this many bytes of text.
+    pub const fn of_text_bytes(bytes: u64) -> Self {
+        match bytes / 4 {
+            0..=1_024 => Self::Le1k,
+            1_025..=8_192 => Self::Le8k,
+            8_193..=32_768 => Self::Le32k,
+            32_769..=131_072 => Self::Le128k,
+            _ => Self::Gt128k,
+        }
+    }
+
+    /// The value of the label `input_band`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Le1k => "le_1k",
+            Self::Le8k => "le_8k",
+            Self::Le32k => "le_32k",
+            Self::Le128k => "le_128k",
+            Self::Gt128k => "gt_128k",
+        }
+    }
+}
+
+/// An exchange, ended and settled: what every sink is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exchange {
+    /// The client's `x-request-id`, else one of ours.
+    pub request_id: Name,
+    /// The upstream's own id of the answer.
+    pub upstream_request_id: Option<Name>,
+    /// The trace that the client's `traceparent` names.
+    pub trace_id: Option<Name>,
+    /// Wall-clock time of its end.
+    pub ended_at: SystemTime,
+    /// Who asked.
+    pub tenant: Name,
+    /// Which model, under all its names.
+    pub model: ModelNames,
+    /// The configured upstream's name; `none` where none matched.
+    pub upstream: Name,
+    /// Which API it spoke.
+    pub dialect: DialectId,
+    /// Why its tokens were not read, where they were not.
+    pub unobserved: Option<Unobserved>,
+    /// Whether the answer was an event stream; without a head, whether one was asked for.
+    pub stream: bool,
+    /// The status that the client got; none where it left before one.
+    pub code: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What kind of failure an upstream named (its `type` or `code`, never its message) or we met.
+    pub error_class: Option<Name>,
+    /// One for each choice that said why it ended.
+    pub finish_reasons: Vec<FinishReason>,
+    /// The measures of time.
+    pub timing: Timing,
+    /// How long the prompt was, roughly.
+    pub input_band: InputBand,
+    /// Input tokens, cached ones included; none where nobody knows.
+    pub input: Option<Count>,
+    /// Output tokens, reasoning included; none where nobody knows.
+    pub output: Option<Count>,
+    /// The details of what the upstream reported.
+    pub usage: Usage,
+    /// Events that carried at least one token.
+    pub chunks: u64,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were handed to the client's connection.
+    pub bytes_out: u64,
+    /// Time spent in connecting, where a new connection was needed.
+    pub connect: Option<Duration>,
+    /// Exchanges open when this one began, at all upstreams.
+    pub in_flight_at_start: u64,
+    /// First half of the configuration's hash, as it was when the request came.
+    pub config: Name,
+}
+
+impl Exchange {
+    /// Whether the upstream accepted the request: a 2xx.
+    pub fn accepted(&self) -> bool {
+        self.code.is_some_and(|code| (200..300).contains(&code))
+    }
+
+    /// Whether this was a generation that a dialect understood.
+    pub fn is_generation(&self) -> bool {
+        self.dialect != DialectId::UNKNOWN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_model_name_is_no_label_until_the_upstream_accepts_it() {
+        let names = ModelNames { requested: Some(Name::from("made-up")), ..ModelNames::default() };
+        assert_eq!(names.label(false), None);
+        assert_eq!(names.label(true).map(Name::as_str), Some("made-up"));
+    }
+
+    #[test]
+    fn the_configured_name_beats_the_served_and_the_served_the_requested_one() {
+        let mut names = ModelNames {
+            configured: None,
+            requested: Some(Name::from("alias")),
+            served: Some(Name::from("org/model")),
+        };
+        assert_eq!(names.label(true).map(Name::as_str), Some("org/model"));
+        names.configured = Some(Name::from("model"));
+        assert_eq!(names.label(false).map(Name::as_str), Some("model"));
+    }
+
+    #[test]
+    fn a_prompts_band_includes_its_upper_bound() {
+        assert_eq!(InputBand::of_text_bytes(0), InputBand::Le1k);
+        assert_eq!(InputBand::of_text_bytes(4 * 1_024), InputBand::Le1k);
+        assert_eq!(InputBand::of_text_bytes(4 * 1_025), InputBand::Le8k);
+        assert_eq!(InputBand::of_text_bytes(u64::MAX), InputBand::Gt128k);
+    }
+}

@@ -1,0 +1,3 @@
+//! Arguments to commands; the only exit.
+
+fn main() {}

@@ -1,0 +1,156 @@
+//! The sidecar's own pulse: plain atomics that the data plane counts up and a scrape reads. No labels beyond
+//! the configured upstream's name, no locks on the way of traffic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::exchange::Name;
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Counts one more.
+    pub fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What has been counted so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Exchanges begun and ended at one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamVitals {
+    started: AtomicU64,
+    ended: AtomicU64,
+    /// Token events forwarded from this upstream.
+    pub chunks: Tally,
+}
+
+impl UpstreamVitals {
+    /// One exchange more has begun.
+    pub fn start(&self) {
+        self.started.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One exchange more has ended.
+    pub fn end(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// (started, ended) such that ended ≤ started: ended is read first.
+    pub fn started_and_ended(&self) -> (u64, u64) {
+        let ended = self.ended.load(Ordering::SeqCst);
+        (self.started.load(Ordering::SeqCst), ended)
+    }
+}
+
+/// Why observation gave up on an exchange while traffic went on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObservationFailure {
+    /// An event was longer than the decoder holds.
+    EventTooLarge,
+    /// The observer panicked.
+    Panic,
+}
+
+impl ObservationFailure {
+    /// All of them, in the order of the exposition.
+    pub const ALL: [ObservationFailure; 2] = [Self::EventTooLarge, Self::Panic];
+
+    /// The value of the label `reason`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::EventTooLarge => "event_too_large",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// Where a record of an exchange was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropStage {
+    /// No place in the channel to the accounts plane when the exchange began: it has no full record anywhere.
+    Channel,
+    /// The request log's writer could not keep up: the line is missing there, metrics have it.
+    RequestLog,
+}
+
+impl DropStage {
+    /// All of them, in the order of the exposition.
+    pub const ALL: [DropStage; 2] = [Self::Channel, Self::RequestLog];
+
+    /// The value of the label `stage`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::RequestLog => "request_log",
+        }
+    }
+}
+
+/// Everything that the sidecar counts about itself outside the exchange's own record.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    upstreams: RwLock<BTreeMap<Name, Arc<UpstreamVitals>>>,
+    failures: [Tally; ObservationFailure::ALL.len()],
+    dropped: [Tally; DropStage::ALL.len()],
+}
+
+impl Vitals {
+    /// The counters of the upstream of this name, made at its first use and kept for good.
+    pub fn upstream(&self, name: &Name) -> Arc<UpstreamVitals> {
+        if let Some(found) = self.upstreams.read().get(name) {
+            return Arc::clone(found);
+        }
+        Arc::clone(self.upstreams.write().entry(name.clone()).or_default())
+    }
+
+    /// Every upstream that was ever configured, by name.
+    pub fn upstreams(&self) -> Vec<(Name, Arc<UpstreamVitals>)> {
+        self.upstreams.read().iter().map(|(name, vitals)| (name.clone(), Arc::clone(vitals))).collect()
+    }
+
+    /// Observation failures of one reason.
+    pub fn failures(&self, reason: ObservationFailure) -> &Tally {
+        match reason {
+            ObservationFailure::EventTooLarge => &self.failures[0],
+            ObservationFailure::Panic => &self.failures[1],
+        }
+    }
+
+    /// Records dropped at one stage.
+    pub fn dropped(&self, stage: DropStage) -> &Tally {
+        match stage {
+            DropStage::Channel => &self.dropped[0],
+            DropStage::RequestLog => &self.dropped[1],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstreams_counters_are_kept_under_its_name() {
+        let vitals = Vitals::default();
+        vitals.upstream(&Name::from("a")).start();
+        vitals.upstream(&Name::from("a")).start();
+        vitals.upstream(&Name::from("a")).end();
+        assert_eq!(vitals.upstream(&Name::from("a")).started_and_ended(), (2, 1));
+        assert_eq!(vitals.upstreams().len(), 1);
+    }
+}
