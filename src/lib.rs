@@ -1,8 +1,12 @@
 //! Streamgauge.
 
+pub mod account;
 pub mod clock;
 pub mod config;
+pub mod dialect;
 pub mod exchange;
 pub mod live;
+pub mod observe;
 pub mod sinks;
 pub mod vitals;
+pub mod wire;

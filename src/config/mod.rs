@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::account::model::Models;
+use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
 /// Everything that can be set.
@@ -24,35 +26,13 @@ pub struct Config {
     /// Who asks.
     pub tenants: Tenants,
     /// Which models are known by name.
-    pub models: Vec<Model>,
+    pub models: Models,
     /// The exposition.
     pub metrics: Metrics,
     /// The log of exchanges.
     pub request_log: RequestLog,
     /// First 16 hex digits of a hash over the file's text: tells which configuration an exchange met.
     pub hash: Name,
-}
-
-/// How tenants are told apart.
-#[derive(Debug, Clone)]
-pub struct Tenants {
-    /// The header that names one (lower case), in the order of asking.
-    pub headers: Vec<http::HeaderName>,
-    /// Who has no name.
-    pub default: Name,
-    /// Names that are never folded into `other`.
-    pub known: Vec<Name>,
-    /// How many further names get series of their own.
-    pub limit: usize,
-}
-
-/// A model known by name.
-#[derive(Debug, Clone)]
-pub struct Model {
-    /// Names or globs (`*` any text, `?` any character) that clients and servers use.
-    pub patterns: Vec<Glob>,
-    /// The label.
-    pub name: Name,
 }
 
 /// The exposition's limits.
@@ -163,76 +143,4 @@ pub enum LogPath {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
-}
-
-/// A name with `*` (any text) and `?` (any character). Case matters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(String);
-
-impl Glob {
-    /// A glob; every text is one.
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// Whether it is a plain name, and which.
-    pub fn as_plain(&self) -> Option<&str> {
-        (!self.0.contains(['*', '?'])).then_some(self.0.as_str())
-    }
-
-    /// Whether `name` matches, whole.
-    pub fn matches(&self, name: &str) -> bool {
-        let pattern: Vec<char> = self.0.chars().collect();
-        let name: Vec<char> = name.chars().collect();
-        let (mut p, mut n) = (0, 0);
-        let mut star: Option<(usize, usize)> = None; // where the last `*` stands, and what it has eaten up to
-        while n < name.len() {
-            match pattern.get(p) {
-                Some('*') => {
-                    star = Some((p, n));
-                    p += 1;
-                }
-                Some(&c) if c == '?' || Some(&c) == name.get(n) => {
-                    p += 1;
-                    n += 1;
-                }
-                _ => {
-                    let Some((at, eaten)) = star else { return false };
-                    star = Some((at, eaten + 1));
-                    p = at + 1;
-                    n = eaten + 1;
-                }
-            }
-        }
-        pattern.get(p..).is_some_and(|rest| rest.iter().all(|&c| c == '*'))
-    }
-}
-
-impl Config {
-    /// The configured name of the model that goes by `name`: the first entry that matches.
-    pub fn model_named(&self, name: &str) -> Option<&Name> {
-        let matching = |model: &&Model| model.patterns.iter().any(|pattern| pattern.matches(name));
-        self.models.iter().find(matching).map(|model| &model.name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        for (glob, name, want) in [
-            ("llama-3.1-8b", "llama-3.1-8b", true),
-            ("llama-3.1-8b", "llama-3.1-8b-instruct", false),
-            ("meta-llama/*8B*", "meta-llama/Llama-3.1-8B-Instruct", true),
-            ("meta-llama/*8B*", "meta-llama/Llama-3.1-70B", false),
-            ("*", "", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a?c", "aéc", true),
-            ("a?c", "ac", false),
-        ] {
-            assert_eq!(Glob::new(glob).matches(name), want, "{glob} against {name}");
-        }
-    }
 }

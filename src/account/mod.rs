@@ -1,0 +1,5 @@
+//! What an exchange means: who asked, for which model, how many tokens. Pure: values in, values out.
+
+pub mod model;
+pub mod settle;
+pub mod tenant;

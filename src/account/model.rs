@@ -1,0 +1,120 @@
+//! Which model: the configured names, and what matches them.
+
+use crate::exchange::{ModelNames, Name};
+
+/// The models that are known by name.
+#[derive(Debug, Clone, Default)]
+pub struct Models(Vec<Model>);
+
+/// A model known by name.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// What clients and servers call it.
+    pub patterns: Vec<Glob>,
+    /// The label.
+    pub name: Name,
+}
+
+impl Models {
+    /// A table; of two entries that match, the first counts.
+    pub fn new(entries: Vec<Model>) -> Self {
+        Self(entries)
+    }
+
+    /// The entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Model> {
+        self.0.iter()
+    }
+
+    /// The configured name of the model that goes by `name`.
+    pub fn named(&self, name: &str) -> Option<&Name> {
+        let matching = |model: &&Model| model.patterns.iter().any(|pattern| pattern.matches(name));
+        self.iter().find(matching).map(|model| &model.name)
+    }
+
+    /// All names of an exchange's model. The requested name is looked up first: it is what the client knows.
+    pub fn names(&self, requested: Option<&str>, served: Option<&Name>) -> ModelNames {
+        let by_request = requested.and_then(|name| self.named(name));
+        let by_answer = || served.and_then(|name| self.named(name.as_str()));
+        ModelNames {
+            configured: by_request.or_else(by_answer).cloned(),
+            requested: requested
+                .map(|name| Name::from(name.get(..name.floor_char_boundary(NAME_LIMIT)).unwrap_or_default())),
+            served: served.cloned(),
+        }
+    }
+}
+
+const NAME_LIMIT: usize = 128; // a label's longest value; a longer name is cut
+
+/// A name with `*` (any text) and `?` (any character). Case matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<char>);
+
+impl Glob {
+    /// A glob; every text is one.
+    pub fn new(text: &str) -> Self {
+        Self(text.chars().collect())
+    }
+
+    /// Whether `name` matches, whole.
+    pub fn matches(&self, name: &str) -> bool {
+        let Self(pattern) = self;
+        let name: Vec<char> = name.chars().collect();
+        let (mut p, mut n) = (0, 0);
+        let mut star: Option<(usize, usize)> = None; // where the last `*` stands, and how far it has eaten
+        while n < name.len() {
+            match pattern.get(p) {
+                Some('*') => {
+                    star = Some((p, n));
+                    p += 1;
+                }
+                Some(&c) if c == '?' || Some(&c) == name.get(n) => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => {
+                    let Some((at, eaten)) = star else { return false };
+                    star = Some((at, eaten + 1));
+                    p = at + 1;
+                    n = eaten + 1;
+                }
+            }
+        }
+        pattern.get(p..).is_some_and(|rest| rest.iter().all(|&c| c == '*'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (glob, name, want) in [
+            ("llama-3.1-8b", "llama-3.1-8b", true),
+            ("llama-3.1-8b", "llama-3.1-8b-instruct", false),
+            ("meta-llama/*8B*", "meta-llama/Llama-3.1-8B-Instruct", true),
+            ("meta-llama/*8B*", "meta-llama/Llama-3.1-70B", false),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a?c", "aéc", true),
+            ("a?c", "ac", false),
+        ] {
+            assert_eq!(Glob::new(glob).matches(name), want, "{glob} against {name}");
+        }
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_counts_and_the_requested_name_before_the_served_one() {
+        let model = |glob, name| Model { patterns: vec![Glob::new(glob)], name: Name::from(name) };
+        let models =
+            Models::new(vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")]);
+        let configured = |requested, served: Option<&str>| {
+            models.names(requested, served.map(Name::from).as_ref()).configured.map(|name| name.to_string())
+        };
+        assert_eq!(configured(Some("gpt-4o-mini"), Some("llama")).as_deref(), Some("four"));
+        assert_eq!(configured(Some("alias"), Some("llama")).as_deref(), Some("llama"));
+        assert_eq!(configured(Some("alias"), None), None);
+    }
+}

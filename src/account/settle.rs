@@ -1,0 +1,78 @@
+//! Turns what was seen of an exchange into what it means. The only maker of [`Exchange`]s.
+
+use std::time::{Duration, SystemTime};
+
+use crate::exchange::{Count, DialectId, Ending, Exchange, InputBand, Name, Timing};
+use crate::live::Origin;
+use crate::observe::Observation;
+
+use super::model::Models;
+
+/// An exchange that has ended, as the data plane hands it over.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// What was known at its start.
+    pub origin: Origin,
+    /// What was seen.
+    pub observation: Observation,
+    /// How the transport says it ended.
+    pub ending: Ending,
+    /// Time spent in connecting, where a new connection was needed.
+    pub connect: Option<Duration>,
+    /// t0 until the request was handed to a connection, less connecting; none where it never was.
+    pub overhead_request: Option<Duration>,
+    /// Time spent inside the tap, all of the answer's chunks together.
+    pub overhead_response: Duration,
+    /// Exchanges open when this one began.
+    pub in_flight_at_start: u64,
+}
+
+/// What an exchange means. `models` are those of the configuration that it met, `config` is its hash.
+pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: SystemTime) -> Exchange {
+    let Finished { origin, observation: seen, ending, .. } = finished;
+    let outcome = seen.outcome(ending);
+    let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
+    let requested = seen.request.as_ref().and_then(|facts| facts.model.as_deref());
+    let asked = seen.request.as_ref().is_some_and(|facts| facts.stream);
+    let counted = |value: Option<u64>| value.filter(|_| accepted).map(Count::reported);
+    let output = counted(seen.usage.output);
+    let is_generation = origin.dialect != DialectId::UNKNOWN;
+    let streamed = seen.streamed && accepted && is_generation;
+    Exchange {
+        request_id: origin.request_id,
+        upstream_request_id: seen.upstream_request_id,
+        trace_id: origin.trace_id,
+        ended_at,
+        tenant: origin.tenant,
+        model: models.names(requested, seen.served.as_ref()),
+        upstream: origin.upstream,
+        dialect: origin.dialect,
+        unobserved: seen.unobserved,
+        stream: if seen.clocks.head.is_some() { seen.streamed } else { asked },
+        code: seen.closure.code,
+        outcome,
+        error_class: seen.error_class,
+        finish_reasons: seen.finish_reasons,
+        timing: Timing {
+            overhead_request: finished.overhead_request,
+            overhead_response: finished.overhead_response,
+            ..Timing::of(&seen.clocks, streamed, output.map(|count| count.value), seen.choices)
+        },
+        input_band: input_band(seen.request.as_ref().map(|facts| facts.prompt_text_bytes), seen.bytes_in),
+        input: counted(seen.usage.input),
+        output,
+        usage: seen.usage,
+        chunks: seen.chunks,
+        undecodable: seen.undecodable,
+        bytes_in: seen.bytes_in,
+        bytes_out: seen.bytes_out,
+        connect: finished.connect,
+        in_flight_at_start: finished.in_flight_at_start,
+        config,
+    }
+}
+
+/// The band of a prompt: by its text, or by the whole body where no dialect read it.
+pub fn input_band(prompt_text_bytes: Option<u64>, bytes_in: u64) -> InputBand {
+    InputBand::of_text_bytes(prompt_text_bytes.unwrap_or(bytes_in))
+}

@@ -1,0 +1,186 @@
+//! What bytes mean, one API a file. A dialect says *what* an event or a body tells; it keeps no time, no state
+//! and cannot fail: what it does not know it passes over.
+//!
+//! To add one: a file that implements [`Dialect`], a line in [`DIALECTS`], a folder of cases in
+//! `tests/golden`.
+
+mod lenient;
+mod openai;
+mod openai_chat;
+mod openai_completions;
+
+use crate::exchange::{DialectId, FinishReason, Unobserved, Usage};
+use crate::wire::{Event, Members, Wanted};
+
+pub use lenient::Fragment;
+
+/// Every API that is understood; the first that matches a path has it.
+pub const DIALECTS: &[&dyn Dialect] = &[&openai_chat::OpenaiChat, &openai_completions::OpenaiCompletions];
+
+/// One API.
+pub trait Dialect: Sync {
+    /// Its name in labels.
+    fn id(&self) -> DialectId;
+
+    /// Whether a request of this method to this path (without query) is a generation of this API. Matches by
+    /// the path's end: gateways and tenants put prefixes before it.
+    fn matches(&self, method: &str, path: &str) -> bool;
+
+    /// What is looked for in a request's body.
+    fn request_members(&self) -> Wanted;
+
+    /// What a request's body tells.
+    fn request(&self, members: &Members) -> RequestFacts;
+
+    /// What is looked for in an answer's body that is no stream.
+    fn body_members(&self) -> Wanted;
+
+    /// What an answer's body that is no stream tells.
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>));
+
+    /// What one event of an answer's stream tells.
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>));
+
+    /// The body of an error that we answer ourselves, in this API's shape.
+    fn error_body(&self, error: &OwnError<'_>) -> String;
+}
+
+/// An error that we answer ourselves.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnError<'a> {
+    /// The status.
+    pub status: u16,
+    /// For humans; says that it comes from the sidecar.
+    pub message: &'a str,
+    /// By which the exchange is found in the request log.
+    pub request_id: &'a str,
+}
+
+/// All that a dialect can say of an answer. No time, no tenant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Signal<'a> {
+    /// The model that serves it.
+    Model(&'a str),
+    /// Generated output; never empty.
+    Delta {
+        /// Which choice it belongs to.
+        choice: u32,
+        /// The text, or what stands for it (a tool's name, base64 audio).
+        text: Fragment<'a>,
+        /// How many tokens it is, where the event tells.
+        tokens: Option<u32>,
+        /// The channel.
+        kind: DeltaKind,
+    },
+    /// What the upstream reports of tokens; the last report of a number wins.
+    Usage(Usage),
+    /// A choice has ended.
+    Finish {
+        /// Which.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// The answer is an error, of this class (a word of the API, never a message).
+    Failed(&'a str),
+    /// The upstream's own id of the answer.
+    UpstreamId(&'a str),
+    /// The terminal mark.
+    Done,
+    /// An event that could not be read.
+    Undecodable,
+}
+
+/// The channel of generated output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeltaKind {
+    /// The answer.
+    Content,
+    /// Thoughts before it.
+    Reasoning,
+    /// A call of a tool or function.
+    ToolCall,
+    /// The model says no.
+    Refusal,
+    /// Sound.
+    Audio,
+}
+
+/// What a request's body tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// The model asked for.
+    pub model: Option<Box<str>>,
+    /// Whether a stream is asked for.
+    pub stream: bool,
+    /// How many choices are asked for, prompts times choices each.
+    pub choices: u32,
+    /// Bytes of the prompt's text; images are none.
+    pub prompt_text_bytes: u64,
+}
+
+/// The dialect of a request, or why there is none.
+///
+/// # Errors
+/// The reason for which the exchange is passed through without being understood.
+pub fn find(method: &str, path: &str) -> Result<&'static dyn Dialect, Unobserved> {
+    let path = path.trim_end_matches('/');
+    if let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.matches(method, path)) {
+        return Ok(*dialect);
+    }
+    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end));
+    Err(if known { Unobserved::NotGeneration } else { Unobserved::UnknownPath })
+}
+
+/// Ends of paths of known APIs that generate nothing.
+const NOT_GENERATIONS: &[&str] = &[
+    "/models",
+    "/health",
+    "/healthz",
+    "/health_generate",
+    "/ready",
+    "/ping",
+    "/version",
+    "/metrics",
+    "/load",
+    "/tokenize",
+    "/detokenize",
+    "/count_tokens",
+    "/props",
+    "/slots",
+    "/apply-template",
+    "/get_model_info",
+    "/get_server_info",
+    "/api/tags",
+    "/api/show",
+    "/api/ps",
+    "/api/version",
+    "/lora-adapters",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_known_by_their_end() {
+        let name = |method, path| find(method, path).map(|dialect| dialect.id().0);
+        assert_eq!(name("POST", "/v1/chat/completions"), Ok("openai_chat"));
+        assert_eq!(name("POST", "/t/acme/v1/chat/completions/"), Ok("openai_chat"));
+        assert_eq!(name("POST", "/openai/deployments/d/chat/completions"), Ok("openai_chat"));
+        assert_eq!(name("POST", "/v1/completions"), Ok("openai_completions"));
+        assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("POST", "/v1/mychat/completionsx"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("GET", "/v1/models"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/tokenize"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("OPTIONS", "*"), Err(Unobserved::UnknownPath));
+    }
+
+    #[test]
+    fn every_dialect_has_its_own_name() {
+        let mut names: Vec<_> = DIALECTS.iter().map(|dialect| dialect.id().0).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DIALECTS.len());
+    }
+}

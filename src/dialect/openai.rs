@@ -1,0 +1,232 @@
+//! What the OpenAI-style APIs have in common: usage, errors, finish reasons, model names. Servers differ in
+//! the details and every one is met here: vLLM, SGLang, llama.cpp, TGI, LiteLLM, OpenRouter, Azure.
+//!
+//! Format: <https://platform.openai.com/docs/api-reference/chat> and what real servers were seen to send.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lenient::{Number, Word, for_each};
+use super::{OwnError, RequestFacts, Signal};
+use crate::exchange::{FinishReason, Usage};
+use crate::wire::{Event, Members};
+
+/// Reads one event of a stream; `tell` says what one of its choices holds.
+pub(super) fn event<'a, C: Deserialize<'a>>(
+    event: &Event<'a>,
+    emit: &mut dyn FnMut(Signal<'_>),
+    tell: impl Fn(C, &mut dyn FnMut(Signal<'_>)),
+) {
+    if event.data == b"[DONE]" {
+        return emit(Signal::Done);
+    }
+    let text = std::str::from_utf8(event.data).ok();
+    let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a>>(text).ok()) else {
+        return emit(Signal::Undecodable);
+    };
+    envelope.tell(emit);
+    if let Some(choices) = envelope.choices {
+        for_each(choices, &mut |choice: C| tell(choice, emit));
+    }
+}
+
+/// The members of an event that are the same in every API of this style.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timings: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    object: Word<'a>,
+}
+
+impl Envelope<'_> {
+    /// Says what does not depend on the choices: model, id, usage, error.
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(model) = self.model.as_str() {
+            emit(Signal::Model(model));
+        }
+        if let Some(id) = self.id.as_str() {
+            emit(Signal::UpstreamId(id));
+        }
+        tell_usage(self.usage.map(RawValue::get), self.timings.map(RawValue::get), emit);
+        if let Some(error) = self.error.filter(|error| error.get() != "null") {
+            emit(Signal::Failed(&error_class(error.get())));
+        } else if self.object.as_str() == Some("error") {
+            emit(Signal::Failed("error"));
+        }
+    }
+}
+
+/// Says what usage an answer reports: in `usage`, else in llama.cpp's `timings`.
+pub(super) fn tell_usage(usage: Option<&str>, timings: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
+    let reported = usage.and_then(read_usage).or_else(|| timings.and_then(read_timings));
+    if let Some(usage) = reported {
+        emit(Signal::Usage(usage));
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UsageBody {
+    prompt_tokens: Number,
+    completion_tokens: Number,
+    prompt_tokens_details: Option<PromptDetails>,
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's own name for cached input.
+    prompt_cache_hit_tokens: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Number,
+    /// OpenRouter's name.
+    cache_write_tokens: Number,
+    /// vLLM's name.
+    created_cache_tokens: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct CompletionDetails {
+    reasoning_tokens: Number,
+}
+
+fn read_usage(json: &str) -> Option<Usage> {
+    let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
+    let prompt = body.prompt_tokens_details.unwrap_or_default();
+    let usage = Usage {
+        input: body.prompt_tokens.0,
+        cache_read: prompt.cached_tokens.0.or(body.prompt_cache_hit_tokens.0),
+        cache_write: prompt.cache_write_tokens.0.or(prompt.created_cache_tokens.0),
+        output: body.completion_tokens.0,
+        reasoning: body.completion_tokens_details.unwrap_or_default().reasoning_tokens.0,
+    };
+    (usage != Usage::default()).then_some(usage)
+}
+
+/// llama.cpp's `timings`: `prompt_n` tokens were read, `cache_n` came from the cache.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Timings {
+    cache_n: Number,
+    prompt_n: Number,
+    predicted_n: Number,
+}
+
+fn read_timings(json: &str) -> Option<Usage> {
+    let timings: Timings = serde_json::from_str::<Option<Timings>>(json).ok()??;
+    Some(Usage {
+        input: timings.prompt_n.0.map(|read| read.saturating_add(timings.cache_n.0.unwrap_or(0))),
+        cache_read: timings.cache_n.0,
+        output: timings.predicted_n.0,
+        ..Usage::default()
+    })
+}
+
+/// The class of an error: the API's own word for it.
+fn error_class(json: &str) -> String {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct ErrorBody<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Word<'a>,
+        #[serde(borrow)]
+        code: Word<'a>,
+    }
+    let body: ErrorBody<'_> = serde_json::from_str(json).unwrap_or_default();
+    body.kind.as_str().or(body.code.as_str()).unwrap_or("error").to_owned()
+}
+
+/// Says what a body that is no stream has besides its choices' text.
+pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+    if let Some(model) = members.text("model") {
+        emit(Signal::Model(&model));
+    }
+    if let Some(id) = members.text("id") {
+        emit(Signal::UpstreamId(&id));
+    }
+    let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
+    tell_usage(json("usage"), json("timings"), emit);
+    let reasons = members.each("choices.*.finish_reason");
+    for (choice, reason) in (0..).zip(reasons) {
+        if let Ok(reason) = serde_json::from_slice::<&str>(reason) {
+            emit(Signal::Finish { choice, reason: finish_reason(reason) });
+        }
+    }
+    if let Some(error) = json("error").filter(|error| *error != "null") {
+        emit(Signal::Failed(&error_class(error)));
+    } else if members.text("object").as_deref() == Some("error") {
+        // vLLM before 0.9 answered errors without an envelope.
+        emit(Signal::Failed(members.text("type").as_deref().unwrap_or("error")));
+    }
+    if members.is_complete() {
+        emit(Signal::Done);
+    }
+}
+
+/// The members that [`tell_body`] reads.
+pub(super) const BODY_MEMBERS: &[&str] =
+    &["model", "id", "object", "type", "usage", "timings", "error", "choices.*.finish_reason"];
+
+/// The word for why a choice ended, as the servers of this style write it.
+pub(super) fn finish_reason(word: &str) -> FinishReason {
+    match word {
+        "stop" | "eos" | "eos_token" | "stop_sequence" | "end_turn" => FinishReason::Stop,
+        "length" | "max_tokens" | "model_length" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "content_filter" | "safety" => FinishReason::ContentFilter,
+        "error" | "abort" => FinishReason::Error,
+        _ => FinishReason::Other,
+    }
+}
+
+/// What a request of this style tells; `prompts` is how many prompts it holds.
+pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -> RequestFacts {
+    let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
+    RequestFacts {
+        model: members.text("model").map(|model| model.into_owned().into_boxed_str()),
+        stream: members.get::<bool>("stream").unwrap_or(false),
+        choices: n.saturating_mul(prompts),
+        prompt_text_bytes,
+    }
+}
+
+/// The members that [`request`] reads.
+pub(super) const REQUEST_MEMBERS: &[&str] = &["model", "stream", "n"];
+
+/// The word for the kind of error that a status is.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        404 => "not_found_error",
+        429 => "rate_limit_exceeded",
+        504 => "timeout_error",
+        _ => "upstream_error",
+    }
+}
+
+/// An error of our own in this style's shape.
+pub(super) fn error_body(error: &OwnError<'_>) -> String {
+    let OwnError { status, message, request_id } = *error;
+    serde_json::json!({
+        "error": {
+            "message": message,
+            "type": error_type(status),
+            "param": null,
+            "code": status,
+            "request_id": request_id,
+        }
+    })
+    .to_string()
+}

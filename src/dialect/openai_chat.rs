@@ -1,0 +1,200 @@
+//! OpenAI chat completions: `POST …/chat/completions`, also as vLLM, SGLang, llama.cpp, TGI, Azure and gateways
+//! speak it.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lenient::{Fragment, Length, Number, Word, for_each};
+use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use crate::exchange::DialectId;
+use crate::wire::{Event, Members, Wanted};
+
+/// The API.
+#[derive(Debug)]
+pub(super) struct OpenaiChat;
+
+impl Dialect for OpenaiChat {
+    fn id(&self) -> DialectId {
+        DialectId("openai_chat")
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        method == "POST" && path.ends_with("/chat/completions")
+    }
+
+    fn request_members(&self) -> Wanted {
+        Wanted { keep: openai::REQUEST_MEMBERS, measure: &["messages", "tools"] }
+    }
+
+    fn request(&self, members: &Members) -> RequestFacts {
+        let text = members.measure("messages").text_bytes + members.measure("tools").bytes;
+        openai::request(members, 1, text)
+    }
+
+    fn body_members(&self) -> Wanted {
+        Wanted { keep: openai::BODY_MEMBERS, measure: &[] }
+    }
+
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+        openai::tell_body(members, emit);
+    }
+
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+        openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
+    }
+
+    fn error_body(&self, error: &OwnError<'_>) -> String {
+        openai::error_body(error)
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Choice<'a> {
+    index: Number,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    finish_reason: Word<'a>,
+    /// vLLM, when asked for them.
+    token_ids: Length,
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Logprobs {
+    content: Length,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    /// vLLM and OpenRouter say `reasoning`, SGLang, DeepSeek and llama.cpp `reasoning_content`; some say both.
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<Function<'a>>,
+    #[serde(borrow)]
+    audio: Option<Audio<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Audio<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    transcript: Option<&'a RawValue>,
+}
+
+/// An element of a `content` that is an array, as Mistral sends it while a model thinks.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Part<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+}
+
+impl Choice<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        let choice = self.index.0.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
+        let logprobs = self.logprobs.as_ref().and_then(|logprobs| logprobs.content.0);
+        // The event tells its tokens once; they go with its first delta.
+        let mut tokens = self.token_ids.0.or(logprobs);
+        if let Some(delta) = &self.delta {
+            delta.pieces(&mut |text, kind| {
+                let here = tokens;
+                tokens = tokens.map(|_| 0);
+                emit(Signal::Delta { choice, text, tokens: here, kind });
+            });
+        }
+        if let Some(word) = self.finish_reason.as_str() {
+            emit(Signal::Finish { choice, reason: openai::finish_reason(word) });
+        }
+    }
+}
+
+impl<'a> Delta<'a> {
+    fn pieces(&self, piece: &mut dyn FnMut(Fragment<'a>, DeltaKind)) {
+        let text = |json: Option<&'a RawValue>| json.and_then(Fragment::of);
+        if let Some(reasoning) = text(self.reasoning).or(text(self.reasoning_content)) {
+            piece(reasoning, DeltaKind::Reasoning);
+        }
+        if let Some(content) = text(self.content) {
+            piece(content, DeltaKind::Content);
+        } else if let Some(parts) = self.content {
+            for_each(parts, &mut |part: Part<'a>| part.pieces(DeltaKind::Content, piece));
+        }
+        if let Some(refusal) = text(self.refusal) {
+            piece(refusal, DeltaKind::Refusal);
+        }
+        if let Some(calls) = self.tool_calls {
+            for_each(calls, &mut |call: ToolCall<'a>| {
+                call.function.iter().for_each(|function| function.pieces(piece));
+            });
+        }
+        if let Some(call) = &self.function_call {
+            call.pieces(piece);
+        }
+        if let Some(sound) = self.audio.as_ref().and_then(|audio| text(audio.transcript).or(text(audio.data)))
+        {
+            piece(sound, DeltaKind::Audio);
+        }
+    }
+}
+
+impl<'a> Function<'a> {
+    fn pieces(&self, piece: &mut dyn FnMut(Fragment<'a>, DeltaKind)) {
+        for json in [self.name, self.arguments].into_iter().flatten() {
+            if let Some(text) = Fragment::of(json) {
+                piece(text, DeltaKind::ToolCall);
+            }
+        }
+    }
+}
+
+impl<'a> Part<'a> {
+    fn pieces(&self, kind: DeltaKind, piece: &mut dyn FnMut(Fragment<'a>, DeltaKind)) {
+        if let Some(text) = self.text.and_then(Fragment::of) {
+            piece(text, kind);
+        }
+        if let Some(thinking) = self.thinking {
+            match Fragment::of(thinking) {
+                Some(text) => piece(text, DeltaKind::Reasoning),
+                None => for_each(thinking, &mut |part: Part<'a>| {
+                    part.text
+                        .and_then(Fragment::of)
+                        .into_iter()
+                        .for_each(|text| piece(text, DeltaKind::Reasoning));
+                }),
+            }
+        }
+    }
+}

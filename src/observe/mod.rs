@@ -1,0 +1,457 @@
+//! The state machine of one exchange: bytes and moments in, an [`Observation`] out. The only caller of
+//! dialects. Says *when*; never how many tokens were not reported, what they cost or where numbers go.
+//! No I/O, no clock, no log; nothing here can fail.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
+use crate::exchange::outcome::Closure;
+use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
+use crate::wire::{Event, Framed, Skim, Sse};
+
+/// What an answer's head tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Head<'a> {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<&'a str>,
+    /// The upstream's id of the answer: `x-request-id`, `request-id` and the like.
+    pub request_id: Option<&'a str>,
+    /// No body belongs to it: an answer to HEAD, 204, 304.
+    pub bodiless: bool,
+}
+
+/// What a chunk of an answer brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The first token of the stream was in it.
+    pub first_token: bool,
+    /// Token events that it completed.
+    pub token_events: u64,
+}
+
+/// What was seen of one exchange, from its head to its end.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observation {
+    /// When what happened.
+    pub clocks: Clocks,
+    /// What the request's body told; none where no dialect read it.
+    pub request: Option<RequestFacts>,
+    /// Why its tokens were not read.
+    pub unobserved: Option<Unobserved>,
+    /// The answer was an event stream.
+    pub streamed: bool,
+    /// What the answer said of being finished, the status with it.
+    pub closure: Closure,
+    /// The model that the answer names.
+    pub served: Option<Name>,
+    /// The upstream's own id of the answer.
+    pub upstream_request_id: Option<Name>,
+    /// The class of the error that the answer is or holds.
+    pub error_class: Option<Name>,
+    /// What the upstream reported of tokens.
+    pub usage: Usage,
+    /// One for each choice that said why it ended.
+    pub finish_reasons: Vec<FinishReason>,
+    /// Choices that were seen in a stream.
+    pub choices: u32,
+    /// Events that carried at least one token.
+    pub chunks: u64,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Events that could not be read.
+    pub undecodable: u64,
+    /// Events that were too long to be read.
+    pub too_large: u64,
+}
+
+impl Observation {
+    /// How the exchange ended.
+    pub fn outcome(&self, ending: Ending) -> Outcome {
+        Outcome::of(ending, self.closure)
+    }
+}
+
+/// Watches one exchange.
+#[derive(Debug)]
+pub struct Observer {
+    dialect: Option<&'static dyn Dialect>,
+    request: Option<Skim>,
+    answer: Answer,
+    seen: Observation,
+    ended: Choices,
+    present: Choices,
+}
+
+/// How the answer's body is read.
+#[derive(Debug)]
+enum Answer {
+    /// No head has come.
+    Awaited,
+    /// The head did not say: the first byte will.
+    Unclear,
+    Stream(Sse),
+    Whole(Skim),
+    /// Passed without being read.
+    Opaque,
+}
+
+impl std::fmt::Debug for dyn Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.id().0)
+    }
+}
+
+impl Observer {
+    /// Begins to watch an exchange that began at `started`. `dialect` is what its path says, or why nothing.
+    pub fn new(dialect: Result<&'static dyn Dialect, Unobserved>, started: Moment) -> Self {
+        let unobserved = dialect.err();
+        let dialect = dialect.ok();
+        let clocks = Clocks { started, ..Clocks::default() };
+        Self {
+            dialect,
+            request: dialect.map(|dialect| Skim::new(dialect.request_members())),
+            answer: Answer::Awaited,
+            seen: Observation { clocks, unobserved, ..Observation::default() },
+            ended: Choices::default(),
+            present: Choices::default(),
+        }
+    }
+
+    /// More of the request's body has passed.
+    pub fn request_chunk(&mut self, bytes: &[u8]) {
+        self.seen.bytes_in += bytes.len() as u64;
+        if let Some(skim) = &mut self.request {
+            skim.push(bytes);
+        }
+    }
+
+    /// The request's last byte has been handed to the upstream. Gives what its body told.
+    pub fn request_end(&mut self, at: Moment) -> Option<&RequestFacts> {
+        self.seen.clocks.sent.get_or_insert(at);
+        self.read_request();
+        self.seen.request.as_ref()
+    }
+
+    /// What the request's body told so far.
+    pub fn request_facts(&self) -> Option<&RequestFacts> {
+        self.seen.request.as_ref()
+    }
+
+    /// The model that the answer names, as far as it was read.
+    pub fn served(&self) -> Option<&Name> {
+        self.seen.served.as_ref()
+    }
+
+    fn read_request(&mut self) {
+        if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
+            self.seen.request = Some(dialect.request(&skim.finish()));
+        }
+    }
+
+    /// The answer's head has come.
+    pub fn head(&mut self, head: &Head<'_>, at: Moment) {
+        self.seen.clocks.head = Some(at);
+        self.seen.closure.code = Some(head.status);
+        self.seen.upstream_request_id = head.request_id.map(|id| bounded(id, ID_LIMIT));
+        let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
+        self.seen.streamed = is_stream && !head.bodiless;
+        self.answer = self.reader(head, media_type, is_stream);
+    }
+
+    fn reader(&mut self, head: &Head<'_>, media_type: &str, is_stream: bool) -> Answer {
+        if head.status == 101 {
+            self.seen.unobserved = Some(Unobserved::Upgrade);
+            return Answer::Opaque;
+        }
+        let Some(dialect) = self.dialect.filter(|_| !head.bodiless) else { return Answer::Opaque };
+        let accepted = (200..300).contains(&head.status);
+        let encoding = head.content_encoding.unwrap_or_default().trim();
+        if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
+            self.seen.unobserved = Some(Unobserved::Encoding).filter(|_| accepted);
+            return Answer::Opaque;
+        }
+        let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
+        self.seen.closure.observed = accepted;
+        match (is_stream, is_json) {
+            (true, _) if accepted => Answer::Stream(Sse::default()),
+            (_, true) => Answer::Whole(Skim::new(dialect.body_members())),
+            (false, false) if accepted => Answer::Unclear,
+            _ => Answer::Opaque,
+        }
+    }
+
+    /// More of the answer's body has passed, read at `at`.
+    pub fn response_chunk(&mut self, bytes: &[u8], at: Moment) -> Seen {
+        self.seen.bytes_out += bytes.len() as u64;
+        let Some(&first) = bytes.first() else { return Seen::default() };
+        self.seen.clocks.first_byte.get_or_insert(at);
+        if matches!(self.answer, Answer::Unclear) {
+            self.answer = self.guess(first);
+        }
+        match std::mem::replace(&mut self.answer, Answer::Opaque) {
+            Answer::Stream(mut sse) => {
+                let mut seen = Seen::default();
+                sse.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Stream(sse);
+                seen
+            }
+            Answer::Whole(mut skim) => {
+                skim.push(bytes);
+                self.answer = Answer::Whole(skim);
+                Seen::default()
+            }
+            other => {
+                self.answer = other;
+                Seen::default()
+            }
+        }
+    }
+
+    /// What a 2xx body of no declared type is, by its first byte.
+    fn guess(&mut self, first: u8) -> Answer {
+        match (first, self.dialect) {
+            (b'{', Some(dialect)) => Answer::Whole(Skim::new(dialect.body_members())),
+            (b'd' | b'e' | b':' | b'i' | b'r' | 0xEF, Some(_)) => {
+                self.seen.streamed = true;
+                Answer::Stream(Sse::default())
+            }
+            _ => {
+                self.seen.closure.observed = false;
+                Answer::Opaque
+            }
+        }
+    }
+
+    /// The exchange has ended.
+    pub fn finish(mut self, ending: Ending, at: Moment) -> Observation {
+        self.seen.clocks.ended = at;
+        self.read_request();
+        match std::mem::replace(&mut self.answer, Answer::Opaque) {
+            Answer::Stream(sse) if ending == Ending::Clean => {
+                sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Whole(skim) => {
+                let members = skim.finish();
+                if let Some(dialect) = self.dialect {
+                    dialect.body(&members, &mut |signal| {
+                        self.take(&signal);
+                    });
+                }
+            }
+            _ => {}
+        }
+        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.max(1));
+        let wanted = self.present.count().max(asked);
+        self.seen.choices = self.present.count();
+        self.seen.closure.finished = self.seen.streamed && self.ended.count() >= wanted;
+        self.seen
+    }
+
+    fn framed(&mut self, framed: &Framed<'_>, at: Moment) -> Seen {
+        match framed {
+            Framed::TooLarge => {
+                self.seen.too_large += 1;
+                Seen::default()
+            }
+            Framed::Event(event) => self.event(event, at),
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>, at: Moment) -> Seen {
+        let Some(dialect) = self.dialect else { return Seen::default() };
+        let mut tokens = Tokens::default();
+        dialect.event(event, &mut |signal| tokens.add(self.take(&signal)));
+        if !tokens.any {
+            return Seen::default();
+        }
+        self.seen.chunks += 1;
+        let clocks = &mut self.seen.clocks;
+        let first_token = clocks.first_token.is_none();
+        if first_token {
+            clocks.first_token = Some(at);
+            // Continuous usage in the event itself is what its deltas did not tell.
+            clocks.first_event_tokens = tokens.told.or(tokens.reported).filter(|n| *n > 0);
+        }
+        if tokens.answer {
+            clocks.first_answer.get_or_insert(at);
+        }
+        if let Some(last) = clocks.last_token.replace(at) {
+            let gap: Duration = at.since(last);
+            clocks.longest_gap = clocks.longest_gap.max(Some(gap));
+        }
+        Seen { first_token, token_events: 1 }
+    }
+
+    /// Takes what a dialect says; gives what it means for the clocks of tokens.
+    fn take(&mut self, signal: &Signal<'_>) -> Tokens {
+        match *signal {
+            Signal::Delta { choice, tokens, kind, .. } => {
+                self.present.insert(choice);
+                let answer = kind != DeltaKind::Reasoning;
+                return Tokens { any: true, answer, told: tokens.map(u64::from), reported: None };
+            }
+            Signal::Model(model) => {
+                self.seen.served.get_or_insert_with(|| bounded(model, MODEL_LIMIT));
+            }
+            Signal::UpstreamId(id) => {
+                self.seen.upstream_request_id.get_or_insert_with(|| bounded(id, ID_LIMIT));
+            }
+            Signal::Usage(usage) => {
+                self.seen.usage.update(usage);
+                return Tokens { reported: usage.output, ..Tokens::default() };
+            }
+            Signal::Finish { choice, reason } => {
+                self.present.insert(choice);
+                if self.ended.insert(choice) {
+                    self.seen.finish_reasons.push(reason);
+                }
+            }
+            Signal::Failed(class) => {
+                self.seen.closure.failed = true;
+                self.seen.error_class.get_or_insert_with(|| error_class(class));
+            }
+            Signal::Done => self.seen.closure.terminal = true,
+            Signal::Undecodable => self.seen.undecodable += 1,
+        }
+        Tokens::default()
+    }
+}
+
+impl Seen {
+    fn add(&mut self, more: Seen) {
+        self.first_token |= more.first_token;
+        self.token_events += more.token_events;
+    }
+}
+
+/// What one event said of tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tokens {
+    any: bool,
+    answer: bool,
+    /// How many its deltas say they are.
+    told: Option<u64>,
+    /// Output so far by the usage in it.
+    reported: Option<u64>,
+}
+
+impl Tokens {
+    fn add(&mut self, more: Tokens) {
+        self.any |= more.any;
+        self.answer |= more.answer;
+        self.reported = more.reported.or(self.reported);
+        self.told = match (self.told, more.told) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// A set of choices. A request asks for at most 128 of them (OpenAI's own limit); further ones are not told
+/// apart.
+#[derive(Debug, Clone, Copy, Default)]
+struct Choices(u128);
+
+impl Choices {
+    /// Whether it was not in the set.
+    fn insert(&mut self, choice: u32) -> bool {
+        let bit = 1 << choice.min(127);
+        let new = self.0 & bit == 0;
+        self.0 |= bit;
+        new
+    }
+
+    fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+}
+
+const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is cut
+const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
+const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes
+
+/// A name of at most so many bytes, cut between characters.
+fn bounded(text: &str, limit: usize) -> Name {
+    Name::from(text.get(..text.floor_char_boundary(limit)).unwrap_or_default())
+}
+
+/// A class as it may stand in a log: a word, never a sentence.
+fn error_class(class: &str) -> Name {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let fits = class.len() <= CLASS_LIMIT && !class.is_empty() && class.chars().all(is_word);
+    Name::from(if fits { class } else { "other" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect;
+
+    fn at(millis: u64) -> Moment {
+        Moment::new(Duration::from_millis(millis))
+    }
+
+    fn chat() -> Observer {
+        let mut observer = Observer::new(dialect::find("POST", "/v1/chat/completions"), at(0));
+        observer.request_chunk(br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#);
+        observer.request_end(at(1));
+        observer.head(
+            &Head { status: 200, content_type: Some("text/event-stream; charset=utf-8"), ..Head::default() },
+            at(2),
+        );
+        observer
+    }
+
+    fn chunk(content: &str) -> String {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}}}}]}}\n\n")
+    }
+
+    #[test]
+    fn only_a_token_starts_its_clock() {
+        let mut observer = chat();
+        let seen = observer.response_chunk(b": keep-alive\n\n", at(100));
+        assert_eq!(seen, Seen::default());
+        observer.response_chunk(
+            b"data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            at(200),
+        );
+        let seen = observer.response_chunk(chunk("a").as_bytes(), at(500));
+        assert_eq!(seen, Seen { first_token: true, token_events: 1 });
+        observer.response_chunk(chunk("b").as_bytes(), at(900));
+        let got = observer.finish(Ending::ClientGone, at(1000));
+        assert_eq!(got.clocks.first_byte, Some(at(100)));
+        assert_eq!(got.clocks.first_token, Some(at(500)));
+        assert_eq!(got.clocks.last_token, Some(at(900)));
+        assert_eq!(got.clocks.longest_gap, Some(Duration::from_millis(400)));
+        assert_eq!(got.outcome(Ending::ClientGone), Outcome::ClientGone);
+    }
+
+    #[test]
+    fn a_body_of_no_declared_type_is_known_by_its_first_byte() {
+        let begin = |first: &[u8]| {
+            let mut observer = Observer::new(dialect::find("POST", "/v1/chat/completions"), at(0));
+            observer.head(&Head { status: 200, ..Head::default() }, at(1));
+            observer.response_chunk(first, at(2));
+            observer.finish(Ending::Clean, at(3))
+        };
+        assert!(begin(chunk("a").as_bytes()).streamed);
+        assert!(begin(br#"{"choices":[],"usage":{"prompt_tokens":3}}"#).closure.terminal);
+        assert!(!begin(b"RIFF").closure.observed);
+    }
+
+    #[test]
+    fn a_class_of_error_is_a_word_or_nothing() {
+        assert_eq!(error_class("rate_limit_exceeded").as_str(), "rate_limit_exceeded");
+        assert_eq!(error_class("the prompt was: my secret").as_str(), "other");
+    }
+}

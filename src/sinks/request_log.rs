@@ -1,0 +1,314 @@
+//! The request log: one JSON object a line for each exchange. Never a prompt, an answer, a key, or any
+//! header's value but the ids.
+//!
+//! Lines are written by a thread of its own behind a bounded queue: a slow disk or a blocked pipe loses
+//! lines, which are counted, and nothing else.
+
+use std::fs::OpenOptions;
+use std::hash::{Hash, Hasher};
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::{Fact, Sink};
+use crate::config::{LogPath, RequestLog as Settings};
+use crate::exchange::{Blame, Exchange, FinishReason, Name, Unobserved};
+use crate::vitals::{DropStage, Vitals};
+
+const QUEUE: usize = 8_192; // lines of about 800 bytes: some seconds of a blocked pipe at a thousand a second
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
+
+/// One exchange as it stands in the log. What is unknown is absent.
+#[derive(Debug)]
+pub struct Line<'a> {
+    exchange: &'a Exchange,
+    reproducible: bool,
+}
+
+impl<'a> Line<'a> {
+    /// The line of an exchange.
+    pub fn of(exchange: &'a Exchange) -> Self {
+        Self { exchange, reproducible: false }
+    }
+
+    /// The same line without what differs from run to run: ids that we made, wall-clock time, load, what
+    /// the sidecar itself cost.
+    pub fn reproducible(exchange: &'a Exchange) -> Self {
+        Self { exchange, reproducible: true }
+    }
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let exchange = self.exchange;
+        let varying = |there: bool| there && !self.reproducible;
+        let mut map = serializer.serialize_map(None)?;
+        let time = varying(true).then(|| humantime::format_rfc3339_millis(exchange.ended_at).to_string());
+        put(&mut map, "time", time)?;
+        put(&mut map, "request_id", varying(true).then_some(exchange.request_id.as_str()))?;
+        put(&mut map, "upstream_request_id", text(exchange.upstream_request_id.as_ref()))?;
+        put(&mut map, "trace_id", text(exchange.trace_id.as_ref()))?;
+        put(&mut map, "tenant", Some(exchange.tenant.as_str()))?;
+        put(&mut map, "model", Some(text(exchange.model.label(exchange.accepted())).unwrap_or("unknown")))?;
+        put(&mut map, "model_requested", text(exchange.model.requested.as_ref()))?;
+        put(&mut map, "model_served", text(exchange.model.served.as_ref()))?;
+        put(&mut map, "upstream", Some(exchange.upstream.as_str()))?;
+        put(&mut map, "dialect", Some(exchange.dialect.0))?;
+        put(&mut map, "unobserved", exchange.unobserved.map(Unobserved::label))?;
+        put(&mut map, "stream", Some(exchange.stream))?;
+        put(&mut map, "code", exchange.code)?;
+        put(&mut map, "outcome", Some(exchange.outcome.label()))?;
+        put(&mut map, "blame", exchange.outcome.blame(exchange.code).map(Blame::label))?;
+        put(&mut map, "error_class", text(exchange.error_class.as_ref()))?;
+        put(&mut map, "finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
+        put_times(&mut map, exchange, self.reproducible)?;
+        put_tokens(&mut map, exchange)?;
+        put(&mut map, "chunks", Some(exchange.chunks))?;
+        put(&mut map, "bytes_in", Some(exchange.bytes_in))?;
+        put(&mut map, "bytes_out", Some(exchange.bytes_out))?;
+        put(&mut map, "in_flight_at_start", varying(true).then_some(exchange.in_flight_at_start))?;
+        put(&mut map, "config", varying(true).then_some(exchange.config.as_str()))?;
+        map.end()
+    }
+}
+
+fn put_times<M: SerializeMap>(map: &mut M, exchange: &Exchange, reproducible: bool) -> Result<(), M::Error> {
+    let timing = &exchange.timing;
+    let overhead = timing.overhead_request.unwrap_or_default() + timing.overhead_response;
+    put(map, "ttfb_seconds", timing.ttfb.map(rounded))?;
+    put(map, "ttft_seconds", timing.ttft.map(rounded))?;
+    put(map, "first_answer_seconds", timing.first_answer.map(rounded))?;
+    put(map, "last_token_seconds", timing.last_token.map(rounded))?;
+    put(map, "duration_seconds", Some(rounded(timing.duration)))?;
+    put(map, "longest_gap_seconds", timing.longest_gap.map(rounded))?;
+    put(map, "tpot_seconds", timing.tpot.map(rounded))?;
+    put(map, "connect_seconds", exchange.connect.map(rounded).filter(|_| !reproducible))?;
+    put(map, "overhead_seconds", (!reproducible).then_some(rounded(overhead)))
+}
+
+fn put_tokens<M: SerializeMap>(map: &mut M, exchange: &Exchange) -> Result<(), M::Error> {
+    let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
+    put(map, "input_tokens", exchange.input.map(|count| count.value))?;
+    put(map, "input_source", exchange.input.map(|count| count.source.label()))?;
+    put(map, "cache_read_input_tokens", detail(exchange.usage.cache_read))?;
+    put(map, "cache_write_input_tokens", detail(exchange.usage.cache_write))?;
+    put(map, "output_tokens", exchange.output.map(|count| count.value))?;
+    put(map, "output_source", exchange.output.map(|count| count.source.label()))?;
+    put(map, "reasoning_output_tokens", detail(exchange.usage.reasoning))
+}
+
+fn put<M: SerializeMap, T: Serialize>(
+    map: &mut M,
+    name: &'static str,
+    value: Option<T>,
+) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
+}
+
+fn text(name: Option<&Name>) -> Option<&str> {
+    name.map(Name::as_str)
+}
+
+/// Seconds to the microsecond: what clocks here can tell.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
+}
+
+/// The sink.
+#[derive(Debug)]
+pub struct RequestLog {
+    sample: f64,
+    vitals: Arc<Vitals>,
+    /// Taken when the log is closed.
+    lines: Mutex<Option<SyncSender<String>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RequestLog {
+    /// A log as configured; none where it goes nowhere.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending.
+    pub fn open(settings: &Settings, vitals: Arc<Vitals>) -> io::Result<Option<Self>> {
+        let out: Box<dyn Write + Send> = match &settings.path {
+            None => return Ok(None),
+            Some(LogPath::Stdout) => Box::new(io::stdout()),
+            Some(LogPath::File(path)) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        Self::start(out, settings.sample, vitals).map(Some)
+    }
+
+    fn start(out: Box<dyn Write + Send>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
+        let (lines, queue) = sync_channel(QUEUE);
+        let lost = Arc::clone(&vitals);
+        let writer = std::thread::Builder::new()
+            .name("request-log".into())
+            .spawn(move || write_lines(&queue, BufWriter::new(out), &lost))?;
+        Ok(Self { sample, vitals, lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Writes what is queued and ends. Further facts are dropped and counted.
+    pub fn close(&self) {
+        drop(self.lines.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
+            // A writer that panicked has nothing left to write.
+            let _ = writer.join();
+        }
+    }
+
+    /// Whether this exchange is in the sample: decided by its id, so that every replica decides alike.
+    fn samples(&self, exchange: &Exchange) -> bool {
+        let mut hash = std::hash::DefaultHasher::new();
+        exchange.request_id.hash(&mut hash);
+        (hash.finish() as f64) < self.sample * u64::MAX as f64 || self.sample >= 1.0
+    }
+}
+
+impl Sink for RequestLog {
+    fn record(&self, fact: &Fact<'_>) {
+        let Fact::Settled(exchange) = fact else { return };
+        if !self.samples(exchange) {
+            return;
+        }
+        let line = serde_json::to_string(&Line::of(exchange)).ok();
+        let sent =
+            line.zip(self.lines.lock().as_ref()).is_some_and(|(line, lines)| lines.try_send(line).is_ok());
+        if !sent {
+            self.vitals.dropped(DropStage::RequestLog).add_one();
+        }
+    }
+}
+
+fn write_lines(queue: &Receiver<String>, mut out: BufWriter<Box<dyn Write + Send>>, vitals: &Vitals) {
+    loop {
+        match queue.recv_timeout(FLUSH_AFTER) {
+            Ok(line) => {
+                if writeln!(out, "{line}").is_err() {
+                    vitals.dropped(DropStage::RequestLog).add_one();
+                }
+            }
+            // What cannot be flushed now is tried again with the next line.
+            Err(RecvTimeoutError::Timeout) => drop(out.flush()),
+            Err(RecvTimeoutError::Disconnected) => return drop(out.flush()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{Count, DialectId, InputBand, ModelNames, Outcome, Timing, Usage};
+
+    fn exchange() -> Exchange {
+        Exchange {
+            request_id: Name::from("r-1"),
+            upstream_request_id: None,
+            trace_id: None,
+            ended_at: std::time::UNIX_EPOCH + Duration::from_millis(1_795_500_000_125),
+            tenant: Name::from("se\"arch"),
+            model: ModelNames { requested: Some(Name::from("m")), ..ModelNames::default() },
+            upstream: Name::from("default"),
+            dialect: DialectId("openai_chat"),
+            unobserved: None,
+            stream: true,
+            code: Some(200),
+            outcome: Outcome::Completed,
+            error_class: None,
+            finish_reasons: vec![FinishReason::Stop],
+            timing: Timing { ttft: Some(Duration::from_micros(212_345)), ..Timing::default() },
+            input_band: InputBand::Le1k,
+            input: Some(Count::reported(30)),
+            output: None,
+            usage: Usage { input: Some(30), ..Usage::default() },
+            chunks: 24,
+            undecodable: 0,
+            bytes_in: 120,
+            bytes_out: 4000,
+            connect: None,
+            in_flight_at_start: 3,
+            config: Name::from("abc"),
+        }
+    }
+
+    /// A writer whose bytes can be read, and which may be stuck.
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_is_known_and_leaves_out_what_is_not() {
+        let line = serde_json::to_value(Line::of(&exchange())).unwrap();
+        assert_eq!(line["time"], "2026-11-24T06:00:00.125Z");
+        assert_eq!(line["tenant"], "se\"arch");
+        assert_eq!(line["ttft_seconds"], 0.212_345);
+        assert_eq!(line["input_tokens"], 30);
+        assert_eq!(line.get("output_tokens"), None);
+        assert_eq!(line.get("blame"), None);
+    }
+
+    #[test]
+    fn what_differs_from_run_to_run_can_be_left_out() {
+        let line = serde_json::to_value(Line::reproducible(&exchange())).unwrap();
+        for name in ["time", "request_id", "config", "overhead_seconds", "in_flight_at_start"] {
+            assert_eq!(line.get(name), None, "{name}");
+        }
+        assert_eq!(line["chunks"], 24);
+    }
+
+    #[test]
+    fn every_line_is_written_before_the_log_is_closed() {
+        let out = Shared::default();
+        let log = RequestLog::start(Box::new(out.clone()), 1.0, Arc::default()).unwrap();
+        for _ in 0..100 {
+            log.record(&Fact::Settled(&exchange()));
+        }
+        log.close();
+        assert_eq!(out.0.lock().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), 100);
+    }
+
+    #[test]
+    fn a_stuck_disk_loses_lines_that_are_counted_and_never_waits() {
+        let out = Shared::default();
+        let vitals = Arc::new(Vitals::default());
+        let log = RequestLog::start(Box::new(out.clone()), 1.0, Arc::clone(&vitals)).unwrap();
+        let stuck = out.0.lock();
+        let sent = QUEUE as u64 * 2;
+        for _ in 0..sent {
+            log.record(&Fact::Settled(&exchange()));
+        }
+        drop(stuck);
+        log.close();
+        let written =
+            out.0.lock().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
+        let dropped = vitals.dropped(DropStage::RequestLog).get();
+        assert!(dropped > 0);
+        assert_eq!(written + dropped, sent);
+    }
+
+    #[test]
+    fn a_sample_takes_about_its_share() {
+        let out = Shared::default();
+        let log = RequestLog::start(Box::new(out), 0.25, Arc::default()).unwrap();
+        let taken = (0..4000)
+            .filter(|n| {
+                log.samples(&Exchange { request_id: Name::from(n.to_string().as_str()), ..exchange() })
+            })
+            .count();
+        assert!((800..1200).contains(&taken), "{taken} of 4000");
+    }
+}

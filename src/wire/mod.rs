@@ -1,0 +1,25 @@
+//! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
+
+pub mod skim;
+pub mod sse;
+
+pub use skim::{Measure, Members, Skim, Wanted};
+pub use sse::Sse;
+
+/// One event of a stream, as its framing gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The event's name, where the framing has one and it was given.
+    pub name: Option<&'a str>,
+    /// What it carries.
+    pub data: &'a [u8],
+}
+
+/// What a framing decoder gives out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framed<'a> {
+    /// A whole event.
+    Event(Event<'a>),
+    /// An event that was longer than the decoder holds; its bytes are gone, the next one is read as usual.
+    TooLarge,
+}
