@@ -1,10 +1,18 @@
 //! The configuration, resolved: every value in it is right. [`file`] says what the YAML may hold and turns it
 //! into this, or into an error that names key, line and column.
 
+mod error;
+pub mod file;
+mod value;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use error::Error;
+pub use file::File;
+pub use value::UpstreamUrl;
 
 use crate::account::model::Models;
 use crate::account::tenant::Tenants;
@@ -31,8 +39,28 @@ pub struct Config {
     pub metrics: Metrics,
     /// The log of exchanges.
     pub request_log: RequestLog,
-    /// First 16 hex digits of a hash over the file's text: tells which configuration an exchange met.
+    /// 16 hex digits: tells which configuration an exchange met.
     pub hash: Name,
+    /// The file that this is, with every default filled in.
+    pub file: File,
+}
+
+/// The label `upstream` of requests that no upstream matches.
+pub const NO_UPSTREAM: &str = "none";
+
+impl Config {
+    /// Reads a file's text. `histograms` are the names whose buckets may be set.
+    ///
+    /// # Errors
+    /// What is wrong in it, with the key's path, line and column.
+    pub fn parse(text: &str, histograms: &[&str]) -> Result<Self, Error> {
+        File::parse(text)?.resolve(histograms).map_err(|error| error.located(text))
+    }
+
+    /// The whole of it as YAML, every default filled in.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml::to_string(&self.file).unwrap_or_default()
+    }
 }
 
 /// The exposition's limits.
@@ -143,4 +171,100 @@ pub enum LogPath {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPSTREAM: &str = "upstream: http://127.0.0.1:8000\n";
+
+    fn parse(text: &str) -> Result<Config, Error> {
+        Config::parse(text, &["time_to_first_token_seconds"])
+    }
+
+    fn check_error(text: &str, want: &str) {
+        let got = parse(text).map(|_| ()).unwrap_err().to_string();
+        assert!(got.starts_with(want), "{text}\n got: {got}\nwant: {want}");
+    }
+
+    #[test]
+    fn an_upstream_is_all_that_must_be_given() {
+        let config = parse(UPSTREAM).unwrap();
+        assert_eq!(config.upstreams[0].name.as_str(), "default");
+        assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0], 8080)));
+        assert_eq!(config.tenants.headers, ["x-tenant-id"]);
+        assert_eq!(config.upstreams[0].host, HostHeader::Preserve);
+        check_error("", "no upstream is given");
+        check_error("# nothing\n", "no upstream is given");
+    }
+
+    #[test]
+    fn upstream_urls() {
+        let target = |url: &str| parse(&format!("upstream: {url}")).map(|config| config.upstreams[0].clone());
+        let tcp = |host: &str, port| Transport::Tcp { host: host.to_owned(), port };
+        assert_eq!(target("http://vllm").unwrap().target.transport, tcp("vllm", 80));
+        assert_eq!(target("http://[::1]:8000/").unwrap().target.transport, tcp("::1", 8000));
+        let api = target("https://api.openai.com").unwrap();
+        assert_eq!(
+            (api.target.transport.clone(), api.host),
+            (tcp("api.openai.com", 443), HostHeader::Upstream)
+        );
+        assert!(target("h2c://127.0.0.1:8001").unwrap().target.http2);
+        assert_eq!(
+            target("unix:///run/v.sock").unwrap().target.transport,
+            Transport::Unix("/run/v.sock".into())
+        );
+        check_error("upstream: http://h:1/v1", "1:11: upstream: `http://h:1/v1` has a path");
+        check_error("upstream: ftp://h", "1:11: upstream: `ftp://h` is no upstream");
+        check_error("upstream: 8000", "1:11: upstream: ");
+    }
+
+    #[test]
+    fn an_error_says_where_what_and_what_would_be_right() {
+        check_error(&format!("{UPSTREAM}tenants:\n  limit: five\n"), "3:10: tenants.limit: invalid type");
+        check_error(&format!("{UPSTREAM}tenant:\n  limit: 5\n"), "2:1: unknown field `tenant`");
+        check_error(&format!("{UPSTREAM}drain_timeout: 25\n"), "2:16: drain_timeout: `25` is no time");
+        check_error(&format!("{UPSTREAM}listen: 8080\n"), "2:9: listen: ");
+        check_error(
+            &format!("{UPSTREAM}tenants:\n  limit: 5\n  limit: 6\n"),
+            "3:3: tenants: duplicate field `limit`",
+        );
+        check_error(
+            &format!("{UPSTREAM}metrics:\n  buckets:\n    ttft: [1, 2]\n"),
+            "4:11: metrics.buckets.ttft: `ttft` is no histogram; these are: time_to_first_token_seconds",
+        );
+        check_error(
+            &format!("{UPSTREAM}metrics: {{buckets: {{time_to_first_token_seconds: [2, 1]}}}}\n"),
+            "2:50: metrics.buckets.time_to_first_token_seconds: bucket bounds must ascend",
+        );
+        check_error(
+            "upstreams:\n  - {name: a, url: http://h:1}\n  - {name: a, url: http://h:2, match: {path_prefix: /b}}\n",
+            "3:12: upstreams[1].name: a second upstream of the name `a`",
+        );
+        check_error(
+            "upstreams:\n  - {name: a, url: http://h:1}\n  - {name: b, url: http://h:2}\n",
+            "3:5: upstreams[1]: matches the same requests as the upstream `a`",
+        );
+        check_error(
+            "upstreams:\n  - name: none\n    url: http://h:1\n",
+            "2:11: upstreams[0].name: `none` is the label",
+        );
+        check_error(
+            &format!("{UPSTREAM}upstreams:\n  - {{name: a, url: http://h:1}}\n"),
+            "1:11: upstream: give `upstream` or",
+        );
+    }
+
+    #[test]
+    fn what_is_printed_is_read_again_as_the_same() {
+        let text = format!(
+            "{UPSTREAM}models:\n  - match: ['llama*']\n    name: llama\ntenants: {{known: [search]}}\n"
+        );
+        let config = parse(&text).unwrap();
+        let again = parse(&config.to_yaml()).unwrap();
+        assert_eq!(config.hash, again.hash);
+        assert_eq!(config.to_yaml(), again.to_yaml());
+        assert_ne!(config.hash, parse(UPSTREAM).unwrap().hash);
+    }
 }

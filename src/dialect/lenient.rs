@@ -39,6 +39,13 @@ impl fmt::Debug for Fragment<'_> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Number(pub(super) Option<u64>);
 
+impl Number {
+    /// This number, else the other one.
+    pub(super) fn or(self, other: Number) -> Option<u64> {
+        self.0.or(other.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(from)?.get();

@@ -108,8 +108,8 @@ fn read_usage(json: &str) -> Option<Usage> {
     let prompt = body.prompt_tokens_details.unwrap_or_default();
     let usage = Usage {
         input: body.prompt_tokens.0,
-        cache_read: prompt.cached_tokens.0.or(body.prompt_cache_hit_tokens.0),
-        cache_write: prompt.cache_write_tokens.0.or(prompt.created_cache_tokens.0),
+        cache_read: prompt.cached_tokens.or(body.prompt_cache_hit_tokens),
+        cache_write: prompt.cache_write_tokens.or(prompt.created_cache_tokens),
         output: body.completion_tokens.0,
         reasoning: body.completion_tokens_details.unwrap_or_default().reasoning_tokens.0,
     };

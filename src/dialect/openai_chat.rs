@@ -144,7 +144,7 @@ impl Choice<'_> {
 impl<'a> Delta<'a> {
     fn pieces(&self, piece: &mut dyn FnMut(Fragment<'a>, DeltaKind)) {
         let text = |json: Option<&'a RawValue>| json.and_then(Fragment::of);
-        if let Some(reasoning) = text(self.reasoning).or(text(self.reasoning_content)) {
+        if let Some(reasoning) = text(self.reasoning).or_else(|| text(self.reasoning_content)) {
             piece(reasoning, DeltaKind::Reasoning);
         }
         if let Some(content) = text(self.content) {
@@ -163,7 +163,8 @@ impl<'a> Delta<'a> {
         if let Some(call) = &self.function_call {
             call.pieces(piece);
         }
-        if let Some(sound) = self.audio.as_ref().and_then(|audio| text(audio.transcript).or(text(audio.data)))
+        if let Some(sound) =
+            self.audio.as_ref().and_then(|audio| text(audio.transcript).or_else(|| text(audio.data)))
         {
             piece(sound, DeltaKind::Audio);
         }

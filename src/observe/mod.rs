@@ -97,7 +97,7 @@ enum Answer {
     /// The head did not say: the first byte will.
     Unclear,
     Stream(Sse),
-    Whole(Skim),
+    Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
 }
@@ -182,7 +182,7 @@ impl Observer {
         self.seen.closure.observed = accepted;
         match (is_stream, is_json) {
             (true, _) if accepted => Answer::Stream(Sse::default()),
-            (_, true) => Answer::Whole(Skim::new(dialect.body_members())),
+            (_, true) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             (false, false) if accepted => Answer::Unclear,
             _ => Answer::Opaque,
         }
@@ -218,7 +218,7 @@ impl Observer {
     /// What a 2xx body of no declared type is, by its first byte.
     fn guess(&mut self, first: u8) -> Answer {
         match (first, self.dialect) {
-            (b'{', Some(dialect)) => Answer::Whole(Skim::new(dialect.body_members())),
+            (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             (b'd' | b'e' | b':' | b'i' | b'r' | 0xEF, Some(_)) => {
                 self.seen.streamed = true;
                 Answer::Stream(Sse::default())

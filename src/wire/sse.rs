@@ -98,7 +98,7 @@ impl Sse {
                 self.append(value);
             }
             Field::Blank => {
-                let data = whole.take().or(self.has_data.then_some(self.data.as_slice()));
+                let data = whole.take().or_else(|| self.has_data.then_some(self.data.as_slice()));
                 if self.too_large || data.is_some_and(|data| data.len() > EVENT_LIMIT) {
                     emit(Framed::TooLarge);
                 } else if let Some(data) = data.filter(|data| !data.is_empty()) {

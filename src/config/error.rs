@@ -1,0 +1,136 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Something in a configuration that is wrong. Reads as `4:10: tenants.limit: what is wrong`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Line and column, from 1, where they are known.
+    pub position: Option<(usize, usize)>,
+    place: Place,
+    text: String,
+}
+
+/// The path of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place(Vec<Step>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn key(mut self, key: &str) -> Self {
+        self.0.push(Step::Key(key.to_owned()));
+        self
+    }
+
+    pub(super) fn index(mut self, index: usize) -> Self {
+        self.0.push(Step::Index(index));
+        self
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if n == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// A value that is wrong by itself or does not go with another one.
+    pub(super) fn at(place: Place, text: impl Into<String>) -> Self {
+        Self { position: None, place, text: text.into() }
+    }
+
+    /// What the YAML reader says; it writes the key's path before and the position behind its text.
+    pub(super) fn of_yaml(error: &serde_yaml::Error) -> Self {
+        let position = error.location().map(|at| (at.line(), at.column()));
+        let text = error.to_string();
+        let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+        Self { position, place: Place::new(), text: text.to_owned() }
+    }
+
+    /// The same with the position of its key in the text.
+    pub(super) fn located(mut self, text: &str) -> Self {
+        if self.position.is_none() && !self.place.0.is_empty() {
+            let walk = Walk(&self.place.0).deserialize(serde_yaml::Deserializer::from_str(text));
+            self.position = walk.err().and_then(|error| error.location()).map(|at| (at.line(), at.column()));
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.position {
+            write!(f, "{line}:{column}: ")?;
+        }
+        if !self.place.0.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Walks a YAML document to a place and fails there: the reader then says where "there" is.
+#[derive(Clone, Copy)]
+struct Walk<'p>(&'p [Step]);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the place")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((step, rest)) = self.0.split_first() else { return Err(A::Error::custom("here")) };
+        while let Some(key) = map.next_key::<String>()? {
+            if *step == Step::Key(key) {
+                return map.next_value_seed(Walk(rest));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let Some((step, rest)) = self.0.split_first() else { return Err(A::Error::custom("here")) };
+        let mut index = 0;
+        loop {
+            if *step == Step::Index(index) {
+                return elements.next_element_seed(Walk(rest)).map(|_| ());
+            }
+            if elements.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What the YAML may hold, key by key, and how it becomes a [`Config`]. Unknown and doubled keys are errors;
+//! values are parsed where they are read, so that each error has its line and column.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Place};
+use super::value::{BucketLists, Header, Limit, PathPrefix, Share, Span, Text, UpstreamUrl};
+use super::{
+    Config, HostHeader, LogPath, Metrics, NO_UPSTREAM, RequestLog, Route, Target, Upstream, UpstreamTls,
+};
+use crate::account::model::{Glob, Model, Models};
+use crate::account::tenant::Tenants;
+use crate::exchange::Name;
+
+/// The whole file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where Prometheus and operators connect.
+    pub admin: SocketAddr,
+    drain_timeout: Span,
+    final_scrape_wait: Span,
+    /// The only inference server, in short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamUrl>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upstreams: Vec<UpstreamEntry>,
+    tenants: TenantsEntry,
+    models: Vec<ModelEntry>,
+    metrics: MetricsEntry,
+    request_log: RequestLogEntry,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            admin: SocketAddr::from(([0, 0, 0, 0], 9464)),
+            drain_timeout: Span(Duration::from_secs(25)), // within Kubernetes' default grace of 30 s
+            final_scrape_wait: Span(Duration::ZERO),
+            upstream: None,
+            upstreams: Vec::new(),
+            tenants: TenantsEntry::default(),
+            models: Vec::new(),
+            metrics: MetricsEntry::default(),
+            request_log: RequestLogEntry::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamEntry {
+    name: Text,
+    url: UpstreamUrl,
+    #[serde(default)]
+    http2: Http2,
+    #[serde(default, rename = "match")]
+    route: RouteEntry,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<HostEntry>,
+    #[serde(default = "connect_timeout")]
+    connect_timeout: Span,
+    #[serde(default)]
+    first_byte_timeout: Limit,
+    #[serde(default)]
+    idle_timeout: Limit,
+    #[serde(default = "pool_idle_timeout")]
+    pool_idle_timeout: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsEntry>,
+}
+
+fn connect_timeout() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+/// Below the 5 s after which uvicorn (vLLM, SGLang, KServe) closes an idle connection: a request that meets
+/// the close is lost, and a POST may not be sent twice.
+fn pool_idle_timeout() -> Span {
+    Span(Duration::from_secs(4))
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Http2 {
+    /// As TLS agrees; HTTP/1.1 without TLS.
+    #[default]
+    Negotiated,
+    PriorKnowledge,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RouteEntry {
+    path_prefix: PathPrefix,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Text>,
+}
+
+impl Default for RouteEntry {
+    fn default() -> Self {
+        Self { path_prefix: PathPrefix("/".to_owned()), host: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum HostEntry {
+    Preserve,
+    Upstream,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TenantsEntry {
+    identify: Vec<IdentifyEntry>,
+    default: Text,
+    known: Vec<Text>,
+    limit: usize,
+}
+
+impl Default for TenantsEntry {
+    fn default() -> Self {
+        Self {
+            identify: vec![IdentifyEntry { header: Header(http::HeaderName::from_static("x-tenant-id")) }],
+            default: Text("anonymous".to_owned()),
+            known: Vec::new(),
+            limit: 200,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentifyEntry {
+    header: Header,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelEntry {
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    patterns: Vec<Text>,
+    name: Text,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetricsEntry {
+    model_limit: usize,
+    idle_series: Span,
+    exemplars: bool,
+    buckets: BucketLists,
+}
+
+impl Default for MetricsEntry {
+    fn default() -> Self {
+        Self {
+            model_limit: 200,
+            idle_series: Span(Duration::from_secs(6 * 3600)),
+            exemplars: true,
+            buckets: BucketLists::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RequestLogEntry {
+    /// `stdout`, `none` or a file.
+    path: Text,
+    format: LogFormat,
+    sample: Share,
+}
+
+impl Default for RequestLogEntry {
+    fn default() -> Self {
+        Self { path: Text("stdout".to_owned()), format: LogFormat::Json, sample: Share(1.0) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LogFormat {
+    Json,
+}
+
+impl File {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// The first thing in it that is wrong, with line and column.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        serde_yaml::from_str(text).map_err(|error| Error::of_yaml(&error))
+    }
+
+    /// The file without its request log, for when standard output belongs to somebody else.
+    #[must_use]
+    pub fn without_request_log(mut self) -> Self {
+        self.request_log.path = Text("none".to_owned());
+        self
+    }
+
+    /// What the file means. `histograms` are the names whose buckets may be set.
+    ///
+    /// # Errors
+    /// Values that do not go together.
+    pub fn resolve(&self, histograms: &[&str]) -> Result<Config, Error> {
+        let upstreams = self.resolve_upstreams()?;
+        for name in self.metrics.buckets.0.keys().filter(|name| !histograms.contains(&name.as_str())) {
+            return Err(Error::at(
+                Place::new().key("metrics").key("buckets").key(name),
+                format!("`{name}` is no histogram; these are: {}", histograms.join(", ")),
+            ));
+        }
+        let models = self.models.iter().map(ModelEntry::resolve).collect();
+        Ok(Config {
+            listen: self.listen,
+            admin: self.admin,
+            drain_timeout: self.drain_timeout.0,
+            final_scrape_wait: self.final_scrape_wait.0,
+            upstreams,
+            tenants: self.resolve_tenants(),
+            models: Models::new(models),
+            metrics: Metrics {
+                model_limit: self.metrics.model_limit,
+                idle_series: self.metrics.idle_series.0,
+                exemplars: self.metrics.exemplars,
+                buckets: self.metrics.buckets.0.clone(),
+            },
+            request_log: self.request_log.resolve(),
+            hash: self.hash(),
+            file: self.clone(),
+        })
+    }
+
+    /// 16 hex digits that tell one configuration from another.
+    fn hash(&self) -> Name {
+        let mut hash = DefaultHasher::new();
+        serde_yaml::to_string(self).unwrap_or_default().hash(&mut hash);
+        Name::from(format!("{:016x}", hash.finish()).as_str())
+    }
+
+    fn resolve_upstreams(&self) -> Result<Vec<Upstream>, Error> {
+        let at = |index: usize| Place::new().key("upstreams").index(index);
+        let mut resolved: Vec<Upstream> = Vec::new();
+        match (&self.upstream, self.upstreams.is_empty()) {
+            (None, true) => {
+                return Err(Error::at(
+                    Place::new(),
+                    "no upstream is given; say `upstream: http://127.0.0.1:8000` or --upstream URL",
+                ));
+            }
+            (Some(_), false) => {
+                return Err(Error::at(
+                    Place::new().key("upstream"),
+                    "give `upstream` or `upstreams`, not both",
+                ));
+            }
+            (Some(url), true) => resolved.push(UpstreamEntry::alone(url.clone()).resolve(&at(0))?),
+            (None, false) => {}
+        }
+        for (index, entry) in self.upstreams.iter().enumerate() {
+            let upstream = entry.resolve(&at(index))?;
+            if resolved.iter().any(|other| other.name == upstream.name) {
+                let text = format!("a second upstream of the name `{}`", upstream.name);
+                return Err(Error::at(at(index).key("name"), text));
+            }
+            if let Some(other) = resolved.iter().find(|other| other.route == upstream.route) {
+                let text = format!("matches the same requests as the upstream `{}`", other.name);
+                return Err(Error::at(at(index), text));
+            }
+            resolved.push(upstream);
+        }
+        Ok(resolved)
+    }
+
+    fn resolve_tenants(&self) -> Tenants {
+        let TenantsEntry { identify, default, known, limit } = &self.tenants;
+        Tenants {
+            headers: identify.iter().map(|entry| entry.header.0.clone()).collect(),
+            default: default.name(),
+            known: known.iter().map(Text::name).collect(),
+            limit: *limit,
+        }
+    }
+}
+
+impl UpstreamEntry {
+    /// The entry for `upstream: URL`.
+    fn alone(url: UpstreamUrl) -> Self {
+        Self {
+            name: Text("default".to_owned()),
+            url,
+            http2: Http2::default(),
+            route: RouteEntry::default(),
+            host: None,
+            connect_timeout: connect_timeout(),
+            first_byte_timeout: Limit::default(),
+            idle_timeout: Limit::default(),
+            pool_idle_timeout: pool_idle_timeout(),
+            tls: None,
+        }
+    }
+
+    fn resolve(&self, at: &Place) -> Result<Upstream, Error> {
+        if self.name.0 == NO_UPSTREAM {
+            let text = format!(
+                "`{NO_UPSTREAM}` is the label of requests that no upstream matches; choose another name"
+            );
+            return Err(Error::at(at.clone().key("name"), text));
+        }
+        let UpstreamUrl { secure, http2, transport, authority, .. } = self.url.clone();
+        if self.tls.is_some() && !secure {
+            return Err(Error::at(at.clone().key("tls"), "is for https:// upstreams"));
+        }
+        let tls = self.tls.clone().unwrap_or_default();
+        if tls.certificate.is_some() != tls.key.is_some() {
+            return Err(Error::at(at.clone().key("tls"), "`certificate` and `key` go together"));
+        }
+        let tls = UpstreamTls {
+            ca: tls.ca,
+            certificate: tls.certificate,
+            key: tls.key,
+            server_name: tls.server_name,
+        };
+        let by_scheme = if secure { HostHeader::Upstream } else { HostHeader::Preserve };
+        Ok(Upstream {
+            name: self.name.name(),
+            target: Target {
+                transport,
+                authority,
+                tls: secure.then_some(tls),
+                http2: http2 || self.http2 == Http2::PriorKnowledge,
+            },
+            route: Route {
+                path_prefix: self.route.path_prefix.0.clone(),
+                host: self.route.host.as_ref().map(|host| host.0.to_ascii_lowercase()),
+            },
+            host: match self.host {
+                None => by_scheme,
+                Some(HostEntry::Preserve) => HostHeader::Preserve,
+                Some(HostEntry::Upstream) => HostHeader::Upstream,
+            },
+            connect_timeout: self.connect_timeout.0,
+            first_byte_timeout: self.first_byte_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            pool_idle_timeout: self.pool_idle_timeout.0,
+        })
+    }
+}
+
+impl ModelEntry {
+    fn resolve(&self) -> Model {
+        let own_name = std::slice::from_ref(&self.name);
+        let patterns = if self.patterns.is_empty() { own_name } else { &self.patterns };
+        Model { patterns: patterns.iter().map(|text| Glob::new(&text.0)).collect(), name: self.name.name() }
+    }
+}
+
+impl RequestLogEntry {
+    fn resolve(&self) -> RequestLog {
+        let path = match self.path.0.as_str() {
+            "none" => None,
+            "stdout" => Some(LogPath::Stdout),
+            path => Some(LogPath::File(PathBuf::from(path))),
+        };
+        RequestLog { path, sample: self.sample.0 }
+    }
+}
