@@ -7,6 +7,8 @@ pub mod dialect;
 pub mod exchange;
 pub mod live;
 pub mod observe;
+pub mod pipeline;
+pub mod proxy;
 pub mod sinks;
 pub mod vitals;
 pub mod wire;

@@ -231,7 +231,8 @@ impl File {
     /// Values that do not go together.
     pub fn resolve(&self, histograms: &[&str]) -> Result<Config, Error> {
         let upstreams = self.resolve_upstreams()?;
-        for name in self.metrics.buckets.0.keys().filter(|name| !histograms.contains(&name.as_str())) {
+        let unknown = |name: &&String| !histograms.contains(&name.as_str());
+        if let Some(name) = self.metrics.buckets.0.keys().find(unknown) {
             return Err(Error::at(
                 Place::new().key("metrics").key("buckets").key(name),
                 format!("`{name}` is no histogram; these are: {}", histograms.join(", ")),

@@ -72,6 +72,15 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// What is known of an exchange whose observer is lost.
+    pub fn of_transport(started: Moment, code: Option<u16>, ended: Moment) -> Self {
+        Self {
+            clocks: Clocks { started, ended, ..Clocks::default() },
+            closure: Closure { code, ..Closure::default() },
+            ..Self::default()
+        }
+    }
+
     /// How the exchange ended.
     pub fn outcome(&self, ending: Ending) -> Outcome {
         Outcome::of(ending, self.closure)
@@ -149,10 +158,26 @@ impl Observer {
         self.seen.served.as_ref()
     }
 
+    /// Bytes of the request's body that have passed.
+    pub fn bytes_in(&self) -> u64 {
+        self.seen.bytes_in
+    }
+
+    /// Whether the answer is a stream that was accepted, so that a first token is to come.
+    pub fn awaits_token(&self) -> bool {
+        let accepted = self.seen.closure.code.is_some_and(|code| (200..300).contains(&code));
+        accepted && self.dialect.is_some() && self.seen.streamed
+    }
+
     fn read_request(&mut self) {
         if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
             self.seen.request = Some(dialect.request(&skim.finish()));
         }
+    }
+
+    /// The client gets an answer of our own with this status.
+    pub fn own_answer(&mut self, status: u16) {
+        self.seen.closure.code = Some(status);
     }
 
     /// The answer's head has come.

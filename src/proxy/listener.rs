@@ -1,0 +1,150 @@
+//! Accepts connections on the data port: HTTP/1.1 and HTTP/2 with prior knowledge, told apart by their first
+//! bytes. Ends gracefully: first no new connections, then running streams to their end, then a cut.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::prepare_socket;
+use super::{HEAD_LIMIT, HEADERS_LIMIT, Proxy, handle};
+
+/// How long a connection may stand without a request. It bounds an idle keep-alive connection too, so it lies
+/// above what clients keep in their pools (90 s and less), or they would meet the close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Streams on one HTTP/2 connection. One beyond it waits in the client's library, where no TTFT sees it.
+const STREAMS: u32 = 10_000;
+
+const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descriptors: some will be closed soon
+
+/// Serves connections until `stop` is cancelled, then lets those that run come to their end.
+pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                prepare_socket(&socket);
+                proxy.tasks.spawn(connection(Arc::clone(&proxy), socket, graceful.watcher()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
+            }
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// Serves one connection over any transport.
+pub async fn connection(
+    proxy: Arc<Proxy>,
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    graceful: hyper_util::server::graceful::Watcher,
+) {
+    let cut = proxy.cut.clone();
+    let service = service_fn(move |request| {
+        let proxy = Arc::clone(&proxy);
+        async move { Ok::<_, std::convert::Infallible>(handle(proxy, request).await) }
+    });
+    let server = server();
+    let serving = server.serve_connection_with_upgrades(TokioIo::new(Opening::new(socket)), service);
+    tokio::select! {
+        // How a connection ends its exchanges have recorded; what is left is the client's own doing.
+        _ = graceful.watch(serving.into_owned()) => {}
+        () = cut.cancelled() => {}
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new()).preserve_header_case(true);
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_LIMIT)
+        .auto_date_header(false)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_LIMIT)
+        .max_concurrent_streams(STREAMS)
+        .auto_date_header(false);
+    server
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection whose first bytes must come in time: until they have told HTTP/1 from HTTP/2 no other timer
+/// runs.
+struct Opening<S> {
+    socket: S,
+    /// Bytes of the preface that have come; none once the protocol is known.
+    opening: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl<S> Opening<S> {
+    fn new(socket: S) -> Self {
+        Self { socket, opening: Some((0, Box::pin(tokio::time::sleep(HEAD_TIMEOUT)))) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let Some((seen, timer)) = &mut this.opening else { return polled };
+        if polled.is_pending() {
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        let rest = PREFACE.get(*seen..).unwrap_or_default();
+        *seen += new.len();
+        if !rest.starts_with(new) || *seen >= PREFACE.len() {
+            this.opening = None;
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+}

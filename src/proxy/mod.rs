@@ -1,0 +1,231 @@
+//! The data plane: takes a request in, sends it on, passes the answer back, and lets an observer see both.
+//! Decides nothing about tokens or money, and waits for nobody who counts them.
+
+mod connect;
+mod headers;
+pub mod listener;
+mod reply;
+mod routes;
+mod tap;
+mod tls;
+mod upgrade;
+mod upstream;
+mod watch;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Error as ClientError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Moment};
+use crate::dialect::{self, Dialect};
+use crate::exchange::{DialectId, Ending, Unobserved};
+use crate::live::{LiveTable, Origin};
+use crate::observe::Head;
+use crate::pipeline::Places;
+use crate::vitals::Vitals;
+use connect::Line;
+use reply::Trouble;
+use tap::{Deadline, Reads, ResponseTap, TapError, Upload};
+use upstream::{Load, Upstream};
+use watch::Recording;
+
+pub use routes::Routes;
+pub use tls::Error as TlsError;
+
+/// The longest list of headers over HTTP/2; HTTP/1 heads may be larger. A JWT with many groups has 16 KiB.
+const HEAD_LIMIT: u32 = 256 << 10;
+
+/// How many headers a head may have; proxies in front add a dozen or two.
+const HEADERS_LIMIT: usize = 256;
+
+/// Everything that the data plane's tasks share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Which upstream has which requests, and the configuration that says so.
+    pub routes: ArcSwap<Routes>,
+    /// The clock that stamps everything.
+    pub clock: Clock,
+    /// Plain counters.
+    pub vitals: Arc<Vitals>,
+    /// Open exchanges.
+    pub live: Arc<LiveTable>,
+    /// Where records go.
+    pub places: Places,
+    /// Connections and tunnels.
+    pub tasks: TaskTracker,
+    /// Cancelled when the time to drain is over.
+    pub cut: CancellationToken,
+    /// Set before `cut` is cancelled: what is dropped from then on, we dropped.
+    pub is_cutting: AtomicBool,
+    /// Makes request ids where clients send none.
+    pub ids: routes::RequestIds,
+}
+
+/// The body of an answer: the upstream's, or our own.
+pub type AnswerBody = Either<ResponseTap, Full<Bytes>>;
+
+/// Takes one request to its upstream and the answer back.
+pub(crate) async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    let started = proxy.clock.now();
+    let routes = proxy.routes.load_full();
+    let upstream = routes.find(&request);
+    let dialect = dialect::find(request.method().as_str(), request.uri().path());
+    let origin = origin(&proxy, &routes, upstream.as_deref(), dialect, &request, started);
+    let request_id = origin.request_id.clone();
+    let fail = |mut recording: Recording, trouble: Trouble| {
+        recording.own_answer(trouble.status());
+        recording.finish(trouble.ending());
+        trouble.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
+    };
+
+    let vitals = upstream.as_ref().map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
+    let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
+    let Some(upstream) = upstream else { return fail(recording, Trouble::NoUpstream) };
+
+    let is_upgrade = headers::is_upgrade(request.version(), request.headers());
+    let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
+    let (head, incoming) = request.into_parts();
+    let upload = Upload::new(incoming, Arc::clone(recording.watch()));
+    let mut deadline = deadline(&proxy, &upstream, started);
+
+    recording.sent();
+    let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade);
+    let answered = answer(sending, &upload, deadline.as_mut()).await;
+    match answered {
+        Answered::Head(response, load) => {
+            pass_on(&proxy, response, load, recording, &client, downstream, deadline)
+        }
+        Answered::Nothing(error) => fail(recording, Trouble::of(&error)),
+        Answered::ClientGone => {
+            recording.finish(Ending::ClientGone);
+            // Nobody reads it.
+            Trouble::ClosedEarly.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
+        }
+        Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
+    }
+}
+
+/// Who asked what, where.
+fn origin(
+    proxy: &Proxy,
+    routes: &Routes,
+    upstream: Option<&Upstream>,
+    dialect: Result<&'static dyn Dialect, Unobserved>,
+    request: &Request<Incoming>,
+    started: Moment,
+) -> Origin {
+    Origin {
+        request_id: proxy.ids.of(request.headers()),
+        trace_id: routes::trace_id(request.headers()),
+        tenant: routes.config.tenants.resolve(request.headers()),
+        upstream: routes::name(upstream),
+        dialect: dialect.map_or(DialectId::UNKNOWN, Dialect::id),
+        started,
+    }
+}
+
+fn deadline(proxy: &Proxy, upstream: &Upstream, started: Moment) -> Option<Deadline> {
+    let settings = &upstream.settings;
+    let idle = settings.idle_timeout;
+    let first = settings.first_byte_timeout.or(idle)?;
+    let at = proxy.clock.instant(started + first);
+    Some(Deadline { sleep: Box::pin(tokio::time::sleep_until(at)), idle })
+}
+
+/// What the client's side of an exchange is like.
+struct Client {
+    version: Version,
+    is_head: bool,
+}
+
+/// What came of a request before its answer's body.
+enum Answered {
+    Head(Response<Incoming>, Load),
+    Nothing(ClientError),
+    ClientGone,
+    TimedOut,
+}
+
+/// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
+/// noticed even while there is no connection yet.
+async fn answer(
+    sending: impl Future<Output = Result<(Response<Incoming>, Load), ClientError>>,
+    upload: &Upload,
+    mut deadline: Option<&mut Deadline>,
+) -> Answered {
+    let mut sending = pin!(sending);
+    poll_fn(|cx: &mut Context<'_>| {
+        match sending.as_mut().poll(cx) {
+            Poll::Ready(Ok((response, load))) => return Poll::Ready(Answered::Head(response, load)),
+            Poll::Ready(Err(_)) if upload.has_failed() => return Poll::Ready(Answered::ClientGone),
+            Poll::Ready(Err(error)) => return Poll::Ready(Answered::Nothing(error)),
+            Poll::Pending => {}
+        }
+        if upload.poll_ahead(cx).is_ready() {
+            return Poll::Ready(Answered::ClientGone);
+        }
+        match deadline.as_mut().map(|deadline| Pin::new(&mut deadline.sleep).poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Answered::TimedOut),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Passes an answer on to the client.
+fn pass_on(
+    proxy: &Arc<Proxy>,
+    mut response: Response<Incoming>,
+    load: Load,
+    mut recording: Recording,
+    client: &Client,
+    downstream: Option<hyper::upgrade::OnUpgrade>,
+    deadline: Option<Deadline>,
+) -> Response<AnswerBody> {
+    let line = response.extensions().get::<Line>().cloned();
+    let version = response.version();
+    // Over HTTP/2 the connection's reads are other streams' too.
+    let is_http1 = version != Version::HTTP_2;
+    let now = proxy.clock.now();
+    let at = line.as_ref().filter(|_| is_http1).map_or(now, Line::last_read).min(now);
+    recording.head(&head_of(&response, client), at, line.as_ref().and_then(Line::take_connect_time));
+
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS
+        && let Some(downstream) = downstream
+    {
+        let upstream = hyper::upgrade::on(&mut response);
+        upgrade::tunnel(proxy, downstream, upstream, recording);
+        return response.map(|_| Either::Right(Full::default()));
+    }
+    let (mut head, incoming) = response.into_parts();
+    headers::prepare_response(&mut head, version, client.version);
+    let reads = Reads { line: line.filter(|_| is_http1), last: at };
+    let tap = ResponseTap::new(incoming, recording, reads, deadline, load);
+    Response::from_parts(head, Either::Left(tap))
+}
+
+fn head_of<'r>(response: &'r Response<Incoming>, client: &Client) -> Head<'r> {
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let status = response.status().as_u16();
+    Head {
+        status,
+        content_type: header("content-type"),
+        content_encoding: header("content-encoding"),
+        request_id: ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"]
+            .iter()
+            .find_map(|name| header(name)),
+        bodiless: client.is_head || matches!(status, 204 | 304),
+    }
+}

@@ -1,0 +1,216 @@
+//! One exchange being watched: what its two taps share, and the [`Recording`] that makes exactly one record
+//! of it, however it ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::OwnedPermit;
+
+use super::Proxy;
+use crate::account::settle::{Finished, input_band};
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::dialect::Dialect;
+use crate::exchange::{Ending, Unobserved};
+use crate::live::{Accepted, Live, LiveKey, Origin};
+use crate::observe::{Head, Observation, Observer};
+use crate::pipeline::Note;
+use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals};
+
+/// What the taps of one exchange share.
+pub(super) struct Watch {
+    /// Taken when the exchange ends, or when observing panicked.
+    observer: Mutex<Option<Observer>>,
+    live: Arc<Live>,
+    config: Arc<Config>,
+    proxy: Arc<Proxy>,
+    upstream: Arc<UpstreamVitals>,
+}
+
+impl Watch {
+    /// Lets the observer see something. A panic in it ends the observation, never the traffic.
+    fn observe<T>(&self, see: impl FnOnce(&mut Observer) -> T) -> Option<T> {
+        let mut slot = self.observer.lock();
+        let observer = slot.as_mut()?;
+        let seen = catch_unwind(AssertUnwindSafe(|| see(observer)));
+        if seen.is_err() {
+            *slot = None;
+            self.proxy.vitals.failures(ObservationFailure::Panic).add_one();
+        }
+        seen.ok()
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.proxy.clock.now()
+    }
+
+    pub(super) fn instant(&self, at: Moment) -> tokio::time::Instant {
+        self.proxy.clock.instant(at)
+    }
+
+    pub(super) fn request_chunk(&self, bytes: &[u8]) {
+        self.observe(|observer| observer.request_chunk(bytes));
+    }
+
+    pub(super) fn request_end(&self) {
+        let now = self.now();
+        let asked = self.observe(|observer| observer.request_end(now).is_some_and(|facts| facts.stream));
+        self.live.set_awaits_token(asked.unwrap_or(false));
+    }
+
+    pub(super) fn response_chunk(&self, bytes: &[u8], at: Moment) {
+        let seen = self.observe(|observer| {
+            let seen = observer.response_chunk(bytes, at);
+            (seen, seen.first_token.then(|| self.accepted(observer)))
+        });
+        let Some((seen, accepted)) = seen else { return };
+        self.live.add_delivered(bytes.len() as u64, seen.token_events);
+        if seen.token_events > 0 {
+            self.upstream.chunks.add(seen.token_events);
+        }
+        if let Some(accepted) = accepted {
+            self.live.set_first_token(at, accepted);
+        }
+    }
+
+    /// What is known of an exchange at its first token.
+    fn accepted(&self, observer: &Observer) -> Accepted {
+        let facts = observer.request_facts();
+        let requested = facts.and_then(|facts| facts.model.as_deref());
+        Accepted {
+            model: self.config.models.names(requested, observer.served()),
+            input_band: input_band(facts.map(|facts| facts.prompt_text_bytes), observer.bytes_in()),
+        }
+    }
+}
+
+/// The record of one exchange in the making. It is written when this is finished or dropped: exactly once, by
+/// ownership.
+pub(super) struct Recording {
+    watch: Arc<Watch>,
+    key: LiveKey,
+    place: Option<OwnedPermit<Note>>,
+    in_flight_at_start: u64,
+    started: Moment,
+    connect: Option<Duration>,
+    overhead_request: Option<Duration>,
+    overhead_response: Duration,
+    code: Option<u16>,
+    ending: Option<Ending>,
+}
+
+impl Recording {
+    /// Begins an exchange.
+    pub(super) fn start(
+        proxy: &Arc<Proxy>,
+        origin: Origin,
+        dialect: Result<&'static dyn Dialect, Unobserved>,
+        config: Arc<Config>,
+        upstream: Arc<UpstreamVitals>,
+    ) -> Self {
+        upstream.start();
+        let started = origin.started;
+        let live = Arc::new(Live::new(origin));
+        let (key, in_flight_at_start) = proxy.live.insert(Arc::clone(&live));
+        let observer = Mutex::new(Some(Observer::new(dialect, started)));
+        Self {
+            key,
+            place: proxy.places.clone().try_reserve_owned().ok(),
+            in_flight_at_start,
+            started,
+            connect: None,
+            overhead_request: None,
+            overhead_response: Duration::ZERO,
+            code: None,
+            ending: None,
+            watch: Arc::new(Watch { observer, live, config, proxy: Arc::clone(proxy), upstream }),
+        }
+    }
+
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// The request goes to the pool now.
+    pub(super) fn sent(&mut self) {
+        self.overhead_request = Some(self.watch.now().since(self.started));
+    }
+
+    /// The upstream's head has come.
+    pub(super) fn head(&mut self, head: &Head<'_>, at: Moment, connect: Option<Duration>) {
+        self.code = Some(head.status);
+        self.connect = connect;
+        let streams = self.watch.observe(|observer| {
+            observer.head(head, at);
+            observer.awaits_token()
+        });
+        self.watch.live.set_awaits_token(streams.unwrap_or(false));
+    }
+
+    /// The client gets an answer of our own.
+    pub(super) fn own_answer(&mut self, status: u16) {
+        self.code = Some(status);
+        self.watch.observe(|observer| observer.own_answer(status));
+    }
+
+    /// Adds time that was spent on a chunk of the answer.
+    pub(super) fn add_overhead(&mut self, spent: Duration) {
+        self.overhead_response += spent;
+    }
+
+    /// The exchange has ended.
+    pub(super) fn finish(mut self, ending: Ending) {
+        self.ending = Some(ending);
+    }
+
+    /// How an exchange ended whose recording was dropped: with its task, by a shutdown, a panic or, as a
+    /// rule, because the client is gone.
+    fn ending_of_drop(&self) -> Ending {
+        if self.watch.proxy.is_cutting.load(Ordering::Relaxed) {
+            Ending::Drained
+        } else if std::thread::panicking() {
+            Ending::SidecarFailed
+        } else {
+            Ending::ClientGone
+        }
+    }
+
+    fn observation(&self, ending: Ending, at: Moment) -> Observation {
+        let observer = self.watch.observer.lock().take();
+        let finished = observer.and_then(|observer| {
+            catch_unwind(AssertUnwindSafe(|| observer.finish(ending, at)))
+                .inspect_err(|_| self.watch.proxy.vitals.failures(ObservationFailure::Panic).add_one())
+                .ok()
+        });
+        // Without an observer there is still how long it took and what the client got.
+        finished.unwrap_or_else(|| Observation::of_transport(self.started, self.code, at))
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let ending = self.ending.unwrap_or_else(|| self.ending_of_drop());
+        let observation = self.observation(ending, self.watch.now());
+        let proxy = &self.watch.proxy;
+        proxy.vitals.failures(ObservationFailure::EventTooLarge).add(observation.too_large);
+        let finished = Finished {
+            origin: self.watch.live.origin.clone(),
+            observation,
+            ending,
+            connect: self.connect,
+            overhead_request: self.overhead_request,
+            overhead_response: self.overhead_response,
+            in_flight_at_start: self.in_flight_at_start,
+        };
+        let live = Arc::clone(&self.watch.live);
+        match self.place.take() {
+            Some(place) => drop(place.send(Note { finished, live, config: Arc::clone(&self.watch.config) })),
+            None => proxy.vitals.dropped(DropStage::Channel).add_one(),
+        }
+        proxy.live.remove(self.key);
+        self.watch.upstream.end();
+    }
+}
