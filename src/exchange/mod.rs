@@ -186,6 +186,8 @@ pub struct Exchange {
     pub usage: Usage,
     /// Events that carried at least one token.
     pub chunks: u64,
+    /// Events that its dialect could not read.
+    pub undecodable: u64,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body that were handed to the client's connection.
