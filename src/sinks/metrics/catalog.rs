@@ -81,7 +81,7 @@ impl Row {
         Self { exemplars: true, ..self }
     }
 
-    const fn from_start(self) -> Self {
+    const fn there_from_start(self) -> Self {
         Self { from_start: true, ..self }
     }
 
@@ -304,7 +304,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Upstream],
         "Input tokens of accepted requests, cached ones included. Unknown counts add nothing: see token_counts_total.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::OutputTokens,
         "output_tokens_total",
@@ -313,7 +313,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Upstream],
         "Output tokens of accepted requests, reasoning included. Unknown counts add nothing: see token_counts_total.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::CacheReadInputTokens,
         "cache_read_input_tokens_total",
@@ -322,7 +322,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Upstream],
         "Input tokens that the upstream read from its prompt cache: a part of input_tokens_total, never to be added to it.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::CacheWriteInputTokens,
         "cache_write_input_tokens_total",
@@ -331,7 +331,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Upstream],
         "Input tokens that the upstream wrote to its prompt cache: a part of input_tokens_total, never to be added to it.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::ReasoningOutputTokens,
         "reasoning_output_tokens_total",
@@ -340,7 +340,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Upstream],
         "Output tokens spent on reasoning: a part of output_tokens_total, never to be added to it.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::TokenCounts,
         "token_counts_total",
@@ -349,7 +349,7 @@ pub static TABLE: &[Row] = &[
         &[Label::Tenant, Label::Model, Label::Direction, Label::Source],
         "2xx generations by how their tokens were counted. A share of \"missing\" is the share of traffic that the token counters do not see.",
     )
-    .from_start(),
+    .there_from_start(),
     Row::new(
         Id::OutputChunks,
         "output_chunks_total",

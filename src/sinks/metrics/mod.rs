@@ -245,7 +245,8 @@ impl Store {
             Kind::Counter => Self::Counters(Family::new(row, family::counter().map_err(refused)?)),
             Kind::Gauge => Self::Read,
             Kind::Histogram(buckets) => {
-                let bounds = config.metrics.buckets.get(row.name).map_or(buckets.bounds(), Vec::as_slice);
+                let configured = config.metrics.buckets.get(row.name);
+                let bounds = configured.map_or_else(|| buckets.bounds(), Vec::as_slice);
                 if bounds.is_empty() {
                     return Err(MetricsError::NoBounds { name: row.name.to_owned() });
                 }

@@ -23,10 +23,11 @@ pub(super) fn encode(blocks: &[Block]) -> String {
 
 fn encode_block(page: &mut String, block: &Block) {
     let family = &block.family;
+    let full = family.name();
     let (name, kind) = match family.get_field_type() {
-        MetricType::COUNTER => (family.name().strip_suffix("_total").unwrap_or(family.name()), "counter"),
-        MetricType::HISTOGRAM => (family.name(), "histogram"),
-        MetricType::GAUGE => (family.name(), "gauge"),
+        MetricType::COUNTER => (full.strip_suffix("_total").unwrap_or(full), "counter"),
+        MetricType::HISTOGRAM => (full, "histogram"),
+        MetricType::GAUGE => (full, "gauge"),
         MetricType::SUMMARY | MetricType::UNTYPED => return, // no metric of ours, nor of the process collector
     };
     line(page, format_args!("# HELP {name} {}", Escaped(family.help())));

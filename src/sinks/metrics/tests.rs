@@ -232,31 +232,25 @@ fn labelled(line: &str) -> (Labelled, &str) {
     let end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(end);
     let mut labels = BTreeMap::new();
-    if rest.starts_with('{') {
-        loop {
-            let (label, after) = rest[1..].split_once("=\"").unwrap();
-            let (value, after) = unescape(after);
-            let value = if label == "le" { value.parse::<f64>().unwrap().to_string() } else { value };
-            labels.insert(label.to_owned(), value);
-            rest = after;
-            if let Some(after) = rest.strip_prefix('}') {
-                rest = after;
-                break;
-            }
-            assert!(rest.starts_with(','), "{line}");
-        }
+    while let Some(pair) = rest.strip_prefix(['{', ',']) {
+        let (label, after) = pair.split_once("=\"").unwrap();
+        let (value, after) = unescape(after);
+        let value = if label == "le" { value.parse::<f64>().unwrap().to_string() } else { value };
+        labels.insert(label.to_owned(), value);
+        rest = after;
     }
+    let rest = rest.strip_prefix('}').unwrap_or(rest);
     ((name.to_owned(), labels), rest)
 }
 
 /// A label's value, and what comes after its closing quote.
 fn unescape(text: &str) -> (String, &str) {
     let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
         match c {
-            '"' => return (value, &text[at + 1..]),
-            '\\' => match chars.next().unwrap().1 {
+            '"' => return (value, chars.as_str()),
+            '\\' => match chars.next().unwrap() {
                 'n' => value.push('\n'),
                 c => value.push(c),
             },
@@ -417,7 +411,7 @@ fn a_scrape_adds_up() {
         let samples = bench.samples();
         let read = |metric| sum(&samples, metric, &[("upstream", "vllm")]).unwrap();
         assert_eq!(read("requests_started_total"), read("requests_ended_total") + read("requests_in_flight"));
-        if upstream.started_and_ended().0 % 3 == 0 {
+        if upstream.started_and_ended().0.is_multiple_of(3) {
             upstream.end();
         }
     }
