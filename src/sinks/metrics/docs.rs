@@ -103,3 +103,26 @@ fn values(label: Label) -> &'static str {
         Label::Version => "The program's version.",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vitals::{DropStage, ObservationFailure};
+
+    #[test]
+    fn what_the_sidecar_counts_about_itself_is_explained() {
+        for reason in ObservationFailure::ALL {
+            assert!(values(Label::Reason).contains(&format!("`{}`", reason.label())), "{reason:?}");
+        }
+        for stage in DropStage::ALL {
+            assert!(values(Label::Stage).contains(&format!("`{}`", stage.label())), "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn no_label_is_without_a_metric() {
+        for label in Label::ALL {
+            assert!(TABLE.iter().any(|row| row.labels.contains(&label)), "{label:?}");
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! The exposition: what Prometheus scrapes. Facts become series ([`record`]), a scrape makes a page of them and
-//! of what is read at that moment ([`scrape`]), in the text format or as OpenMetrics.
+//! The exposition: what Prometheus scrapes. Facts become series (`record`), a scrape makes a page of them and
+//! of what is read at that moment (`scrape`), in the text format or as OpenMetrics.
 //!
 //! What there is, is in the [`catalog`]; how many series there may be is the budget's ([`labels`]). Nothing
 //! here knows HTTP: the admin port does.
