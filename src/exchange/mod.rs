@@ -186,7 +186,7 @@ pub struct Exchange {
     pub usage: Usage,
     /// Events that carried at least one token.
     pub chunks: u64,
-    /// Events that could not be read.
+    /// Events that its dialect could not read.
     pub undecodable: u64,
     /// Bytes of the request's body.
     pub bytes_in: u64,

@@ -84,7 +84,8 @@ impl Connector {
 
     async fn connect(self) -> Result<TokioIo<Stamped>, ConnectError> {
         let began = self.clock.now();
-        let stream = tokio::time::timeout(self.timeout, self.open()).await.map_err(|_| ConnectError::TimedOut)??;
+        let stream =
+            tokio::time::timeout(self.timeout, self.open()).await.map_err(|_| ConnectError::TimedOut)??;
         let line = Line::new(self.clock.now().since(began));
         Ok(TokioIo::new(Stamped { stream, line, clock: self.clock }))
     }
@@ -178,7 +179,11 @@ impl Connection for Stamped {
 }
 
 impl AsyncRead for Stamped {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = self.stream.reader().poll_read(cx, buffer);
         if buffer.filled().len() > before {

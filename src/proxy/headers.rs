@@ -90,7 +90,8 @@ fn connection_lists(headers: &HeaderMap, token: &str) -> bool {
 }
 
 fn lists<'v>(values: impl Iterator<Item = &'v HeaderValue>, token: &str) -> bool {
-    tokens(values).any(|listed| listed.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case(token)))
+    tokens(values)
+        .any(|listed| listed.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case(token)))
 }
 
 fn tokens<'v>(values: impl Iterator<Item = &'v HeaderValue>) -> impl Iterator<Item = &'v str> {
@@ -109,7 +110,12 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
-    fn prepared(version: Version, upgrade: bool, to_http2: bool, headers: &[(&'static str, &'static str)]) -> Vec<String> {
+    fn prepared(
+        version: Version,
+        upgrade: bool,
+        to_http2: bool,
+        headers: &[(&'static str, &'static str)],
+    ) -> Vec<String> {
         let mut head = request(version, headers);
         prepare_request(&mut head, upgrade, to_http2);
         let mut got: Vec<_> =
@@ -120,17 +126,22 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_hop_ends_here() {
-        let got = prepared(Version::HTTP_11, false, false, &[
-            ("connection", "keep-alive, X-Hop"),
-            ("keep-alive", "timeout=5"),
-            ("x-hop", "1"),
-            ("proxy-connection", "keep-alive"),
-            ("upgrade", "h2c"),
-            ("http2-settings", "AAM"),
-            ("te", "gzip"),
-            ("x-end", "1"),
-            ("proxy-authorization", "Basic x"),
-        ]);
+        let got = prepared(
+            Version::HTTP_11,
+            false,
+            false,
+            &[
+                ("connection", "keep-alive, X-Hop"),
+                ("keep-alive", "timeout=5"),
+                ("x-hop", "1"),
+                ("proxy-connection", "keep-alive"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAM"),
+                ("te", "gzip"),
+                ("x-end", "1"),
+                ("proxy-authorization", "Basic x"),
+            ],
+        );
         assert_eq!(got, ["proxy-authorization: Basic x", "x-end: 1"]);
     }
 
@@ -138,7 +149,8 @@ mod tests {
     fn a_client_that_takes_trailers_still_does() {
         let got = prepared(Version::HTTP_2, false, true, &[("te", "trailers")]);
         assert_eq!(got, ["te: trailers"]);
-        let got = prepared(Version::HTTP_11, false, false, &[("te", "trailers;q=1, gzip"), ("connection", "te")]);
+        let got =
+            prepared(Version::HTTP_11, false, false, &[("te", "trailers;q=1, gzip"), ("connection", "te")]);
         assert_eq!(got, ["connection: TE", "te: trailers"]);
     }
 
@@ -151,23 +163,34 @@ mod tests {
 
     #[test]
     fn a_connection_header_cannot_strip_what_frames_or_routes_a_message() {
-        let got = prepared(Version::HTTP_11, false, false, &[("connection", "content-length, host"), ("content-length", "5"), ("host", "h")]);
+        let got = prepared(
+            Version::HTTP_11,
+            false,
+            false,
+            &[("connection", "content-length, host"), ("content-length", "5"), ("host", "h")],
+        );
         assert_eq!(got, ["content-length: 5", "host: h"]);
     }
 
     #[test]
     fn an_upgrade_keeps_what_it_needs() {
-        let websocket = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")];
+        let websocket =
+            [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")];
         assert!(is_upgrade(Version::HTTP_11, &request(Version::HTTP_11, &websocket).headers));
-        assert_eq!(prepared(Version::HTTP_11, true, false, &websocket), ["connection: Upgrade", "sec-websocket-key: x", "upgrade: websocket"]);
+        assert_eq!(
+            prepared(Version::HTTP_11, true, false, &websocket),
+            ["connection: Upgrade", "sec-websocket-key: x", "upgrade: websocket"]
+        );
         assert!(!is_upgrade(Version::HTTP_11, &request(Version::HTTP_11, &[("upgrade", "h2c")]).headers));
     }
 
     #[test]
     fn duplicates_stay_in_their_order() {
-        let mut head = request(Version::HTTP_11, &[("x-a", "1"), ("connection", "close"), ("x-a", "2"), ("x-a", "3")]);
+        let mut head =
+            request(Version::HTTP_11, &[("x-a", "1"), ("connection", "close"), ("x-a", "2"), ("x-a", "3")]);
         prepare_request(&mut head, false, false);
-        let values: Vec<_> = head.headers.get_all("x-a").iter().map(|value| value.to_str().unwrap()).collect();
+        let values: Vec<_> =
+            head.headers.get_all("x-a").iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(values, ["1", "2", "3"]);
     }
 }

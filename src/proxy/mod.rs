@@ -89,7 +89,9 @@ pub(crate) async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) ->
         trouble.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
     };
 
-    let vitals = upstream.as_ref().map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
+    let vitals = upstream
+        .as_ref()
+        .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
     let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
     let Some(upstream) = upstream else { return fail(recording, Trouble::NoUpstream) };
 

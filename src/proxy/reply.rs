@@ -67,7 +67,9 @@ impl Trouble {
             Self::ConnectFailed => {
                 (StatusCode::BAD_GATEWAY, "connection_refused", "the upstream could not be connected to")
             }
-            Self::NameUnknown => (StatusCode::BAD_GATEWAY, "dns_error", "the upstream's name does not resolve"),
+            Self::NameUnknown => {
+                (StatusCode::BAD_GATEWAY, "dns_error", "the upstream's name does not resolve")
+            }
             Self::TlsFailed => {
                 (StatusCode::BAD_GATEWAY, "tls_protocol_error", "the TLS handshake with the upstream failed")
             }

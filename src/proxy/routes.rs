@@ -43,7 +43,8 @@ impl Routes {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for settings in &config.upstreams {
             // TLS files may have changed behind the same settings.
-            let same = |upstream: &&Arc<Upstream>| upstream.settings == *settings && settings.target.tls.is_none();
+            let same =
+                |upstream: &&Arc<Upstream>| upstream.settings == *settings && settings.target.tls.is_none();
             let kept = before.and_then(|routes| routes.upstreams.iter().find(same));
             upstreams.push(match kept {
                 Some(upstream) => Arc::clone(upstream),
@@ -157,8 +158,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_prefix_wins_at_a_segments_border() {
-        let two = "  - {name: all, url: http://h:1}\n  - {name: v1, url: http://h:2, match: {path_prefix: /v1}}\n";
-        for (target, want) in [("/v1", "v1"), ("/v1/models", "v1"), ("/v10/models", "all"), ("/", "all"), ("*", "all")] {
+        let two =
+            "  - {name: all, url: http://h:1}\n  - {name: v1, url: http://h:2, match: {path_prefix: /v1}}\n";
+        for (target, want) in
+            [("/v1", "v1"), ("/v1/models", "v1"), ("/v10/models", "all"), ("/", "all"), ("*", "all")]
+        {
             assert_eq!(find(two, target, "x").as_deref(), Some(want), "{target}");
         }
         let one = "  - {name: v1, url: http://h:2, match: {path_prefix: /v1/}}\n";
@@ -168,7 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_narrows_a_route() {
-        let two = "  - {name: all, url: http://h:1}\n  - {name: a, url: http://h:2, match: {host: A.example}}\n";
+        let two =
+            "  - {name: all, url: http://h:1}\n  - {name: a, url: http://h:2, match: {host: A.example}}\n";
         for (host, want) in [("a.example", "a"), ("A.EXAMPLE:8080", "a"), ("b.example", "all")] {
             assert_eq!(find(two, "/v1", host).as_deref(), Some(want), "{host}");
         }

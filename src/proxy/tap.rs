@@ -46,7 +46,8 @@ impl Upload {
         if incoming.is_end_stream() {
             watch.request_end();
         }
-        let state = UploadState { incoming, ahead: VecDeque::new(), ahead_bytes: 0, taken: false, failed: false };
+        let state =
+            UploadState { incoming, ahead: VecDeque::new(), ahead_bytes: 0, taken: false, failed: false };
         Arc::new(Self { state: Mutex::new(state), watch })
     }
 
@@ -95,7 +96,10 @@ impl Body for RequestTap {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self(upload) = &*self;
         let mut state = upload.state.lock();
         let frame = ready!(state.poll_next(cx));
@@ -247,7 +251,10 @@ impl Body for ResponseTap {
     type Data = Bytes;
     type Error = TapError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TapError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TapError>>> {
         let read_before = self.reads.line.as_ref().map(Line::last_read);
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(polled) = Pin::new(incoming).poll_frame(cx) else {

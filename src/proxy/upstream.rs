@@ -95,12 +95,14 @@ impl Upstream {
     fn uri(&self, target: &Uri, headers: &HeaderMap) -> Uri {
         let own = &self.settings.target.authority;
         let has_authority = self.settings.target.http2 || self.settings.target.tls.is_some();
-        let clients = (has_authority && self.settings.host == HostHeader::Preserve)
-            .then(|| headers::host(target, headers).and_then(|host| self.admit(Authority::from_str(host).ok()?)));
+        let clients = (has_authority && self.settings.host == HostHeader::Preserve).then(|| {
+            headers::host(target, headers).and_then(|host| self.admit(Authority::from_str(host).ok()?))
+        });
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(if self.settings.target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(clients.flatten().unwrap_or_else(|| own.clone()));
-        parts.path_and_query = target.path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
+        parts.path_and_query =
+            target.path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
         Uri::from_parts(parts).unwrap_or_default()
     }
 

@@ -1,1 +1,331 @@
-//! The exposition.
+//! The exposition: what Prometheus scrapes. Facts become series (`record`), a scrape makes a page of them and
+//! of what is read at that moment (`scrape`), in the text format or as OpenMetrics.
+//!
+//! What there is, is in the [`catalog`]; how many series there may be is the budget's ([`labels`]). Nothing
+//! here knows HTTP: the admin port does.
+
+pub mod buckets;
+pub mod catalog;
+pub mod docs;
+mod family;
+mod format;
+pub mod labels;
+mod openmetrics;
+mod record;
+mod scrape;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, RwLock};
+use prometheus::IntCounter;
+use prometheus::proto::MetricFamily;
+
+use self::catalog::{Id, Kind, Row, TABLE};
+use self::family::{Family, Histogram, Trail};
+pub use self::format::{Format, accepts_gzip, gzip};
+use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
+use crate::clock::{Clock, Moment};
+use crate::config::Config;
+use crate::exchange::{Name, Source};
+use crate::live::LiveTable;
+use crate::vitals::Vitals;
+
+const DIRECTIONS: [&str; 2] = [INPUT, OUTPUT];
+const INPUT: &str = "input";
+const OUTPUT: &str = "output";
+const SOURCES: [&str; 2] = [Source::Reported.label(), MISSING];
+const MISSING: &str = "missing";
+
+/// Why there are no metrics. Completes "could not …".
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// `metrics.buckets` has a name that is no histogram's.
+    #[error("replace the buckets of `{name}`: no histogram is called so; there are {}", histograms())]
+    NoHistogram {
+        /// The name.
+        name: String,
+    },
+    /// `metrics.buckets` has a list without bounds.
+    #[error("replace the buckets of `{name}`: the list is empty")]
+    NoBounds {
+        /// The histogram.
+        name: String,
+    },
+    /// The library refused.
+    #[error("make the metric `{name}`")]
+    Refused {
+        /// The metric.
+        name: &'static str,
+        /// What the library says.
+        source: prometheus::Error,
+    },
+}
+
+fn histograms() -> String {
+    let names = TABLE.iter().filter(|row| matches!(row.kind, Kind::Histogram(_))).map(|row| row.name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// All metrics of one sidecar: told facts as a [`Sink`](crate::sinks::Sink), read by scrapes.
+#[derive(Debug)]
+pub struct Metrics {
+    stores: Vec<Store>, // one for each row of the table, in its order
+    tenants: Budget,
+    models: Budget,
+    settings: RwLock<Settings>,
+    reloaded: Mutex<Reloaded>,
+    vitals: Arc<Vitals>,
+    live: Arc<LiveTable>,
+    clock: Clock,
+    process: Process,
+}
+
+/// The series of one row.
+#[derive(Debug)]
+enum Store {
+    Counters(Family<IntCounter>),
+    Histograms(Family<Histogram>),
+    Read, // at the scrape, from elsewhere
+}
+
+#[derive(Debug)]
+struct Settings {
+    idle: Duration,
+    exemplars: bool,
+    presets: Vec<HashSet<Key>>, // series that are there from the start, for each row of the table
+}
+
+#[derive(Debug)]
+struct Reloaded {
+    successful: bool,
+    at: SystemTime, // the last that succeeded
+}
+
+impl Metrics {
+    /// The metrics of a sidecar that starts with this configuration.
+    pub fn new(
+        config: &Config,
+        vitals: Arc<Vitals>,
+        live: Arc<LiveTable>,
+        clock: Clock,
+    ) -> Result<Self, MetricsError> {
+        if let Some(name) = config.metrics.buckets.keys().find(|name| !is_histogram(name)) {
+            return Err(MetricsError::NoHistogram { name: name.clone() });
+        }
+        let stores = TABLE.iter().map(|row| Store::new(row, config)).collect::<Result<_, _>>()?;
+        let metrics = Self {
+            stores,
+            tenants: Budget::new(config.tenants.limit, known_tenants(config)),
+            models: Budget::new(config.metrics.model_limit, known_models(config)),
+            settings: RwLock::new(Settings::of(config)),
+            reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
+            vitals,
+            live,
+            clock,
+            process: Process::new(),
+        };
+        metrics.preset();
+        Ok(metrics)
+    }
+
+    /// Takes a reloaded configuration: names that are known, limits, idle time, exemplars. Buckets stay what
+    /// they were at the start.
+    pub fn apply(&self, config: &Config) {
+        self.tenants.apply(config.tenants.limit, known_tenants(config));
+        self.models.apply(config.metrics.model_limit, known_models(config));
+        *self.settings.write() = Settings::of(config);
+        self.preset();
+    }
+
+    /// Tells how the last reload went.
+    pub fn reload(&self, success: bool, at: SystemTime) {
+        let mut reloaded = self.reloaded.lock();
+        reloaded.successful = success;
+        if success {
+            reloaded.at = at;
+        }
+    }
+
+    /// Drops the series of tenants and models that went idle, and frees their names' slots. A counter stays
+    /// while an exchange of its tenant or model is in flight: what that settles would begin at 0 again.
+    pub fn sweep_idle(&self, now: Moment) {
+        let settings = self.settings.read();
+        let is_old = |touched: Moment| now.since(touched) > settings.idle;
+        let busy = self.busy();
+        self.tenants.free(|name, touched| is_old(touched) && !busy.tenants.contains(name));
+        self.models.free(|name, touched| is_old(touched) && !busy.models.contains(name));
+        let varying =
+            TABLE.iter().zip(&self.stores).zip(&settings.presets).filter(|((row, _), _)| row.varies());
+        for ((row, store), presets) in varying {
+            match store {
+                Store::Counters(family) => family.drop_idle(|key, touched| {
+                    is_old(touched) && !presets.contains(key) && !busy.any_of(row, key)
+                }),
+                Store::Histograms(family) => family.drop_idle(|_, touched| is_old(touched)),
+                Store::Read => {}
+            }
+        }
+    }
+
+    /// A page.
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        format.encode(&self.gather())
+    }
+
+    /// Makes the series that are to be there from the start.
+    fn preset(&self) {
+        let now = self.clock.now();
+        for (store, presets) in self.stores.iter().zip(&self.settings.read().presets) {
+            let Store::Counters(family) = store else { continue };
+            for key in presets {
+                family.touch(key.clone(), now, |_| ());
+            }
+        }
+    }
+
+    /// Adds to a counter.
+    fn add(&self, id: Id, labels: &Labels, n: u64, now: Moment) {
+        let place = id as usize;
+        debug_assert!(matches!(self.stores.get(place), Some(Store::Counters(_))), "{id:?} is no counter");
+        if let (Some(row), Some(Store::Counters(family))) = (TABLE.get(place), self.stores.get(place)) {
+            family.touch(labels.pick(row), now, |counter| counter.inc_by(n));
+        }
+    }
+
+    /// Adds a value to a histogram; `trail` is kept where the row has exemplars.
+    fn observe(&self, id: Id, labels: &Labels, value: f64, trail: Trail<'_>, now: Moment) {
+        let place = id as usize;
+        debug_assert!(matches!(self.stores.get(place), Some(Store::Histograms(_))), "{id:?} is no histogram");
+        if let (Some(row), Some(Store::Histograms(family))) = (TABLE.get(place), self.stores.get(place)) {
+            let trail = (row.exemplars && self.settings.read().exemplars).then_some(trail);
+            family.touch(labels.pick(row), now, |histogram| histogram.observe(value, trail));
+        }
+    }
+
+    /// Whose exchanges are in flight.
+    fn busy(&self) -> Busy {
+        let mut busy = Busy::default();
+        for live in self.live.snapshot() {
+            let tenant = &live.origin.tenant;
+            busy.tenants.insert(self.tenants.find(tenant).unwrap_or_else(|| Name::from(OTHER)));
+            busy.tenants.insert(tenant.clone()); // it may have had a slot earlier
+            let Some((_, accepted)) = live.first_token() else { continue };
+            let Some(model) = accepted.model.label(true).map(cut) else { continue };
+            busy.models.insert(self.models.find(&model).unwrap_or_else(|| Name::from(OTHER)));
+            busy.models.insert(model);
+        }
+        busy
+    }
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    tenants: HashSet<Name>,
+    models: HashSet<Name>,
+}
+
+impl Busy {
+    fn any_of(&self, row: &Row, key: &[Name]) -> bool {
+        row.labels.iter().zip(key).any(|(label, value)| match label {
+            Label::Tenant => self.tenants.contains(value),
+            Label::Model => self.models.contains(value),
+            _ => false,
+        })
+    }
+}
+
+impl Store {
+    fn new(row: &'static Row, config: &Config) -> Result<Self, MetricsError> {
+        let refused = |source| MetricsError::Refused { name: row.name, source };
+        Ok(match row.kind {
+            Kind::Counter => Self::Counters(Family::new(row, family::counter().map_err(refused)?)),
+            Kind::Gauge => Self::Read,
+            Kind::Histogram(buckets) => {
+                let configured = config.metrics.buckets.get(row.name);
+                let bounds = configured.map_or_else(|| buckets.bounds(), Vec::as_slice);
+                if bounds.is_empty() {
+                    return Err(MetricsError::NoBounds { name: row.name.to_owned() });
+                }
+                Self::Histograms(Family::new(row, Histogram::new(bounds).map_err(refused)?))
+            }
+        })
+    }
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        let presets = |row: &Row| if row.from_start { presets(row, config) } else { HashSet::new() };
+        Self {
+            idle: config.metrics.idle_series,
+            exemplars: config.metrics.exemplars,
+            presets: TABLE.iter().map(presets).collect(),
+        }
+    }
+}
+
+/// The labels of a row's series that are there from the start: every combination of what is configured.
+fn presets(row: &Row, config: &Config) -> HashSet<Key> {
+    let values = |label: &Label| -> Vec<Name> {
+        match label {
+            Label::Tenant => known_tenants(config).collect(),
+            Label::Model => known_models(config).collect(),
+            Label::Upstream => config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+            Label::Direction => DIRECTIONS.map(Name::from).to_vec(),
+            Label::Source => SOURCES.map(Name::from).to_vec(),
+            _ => Vec::new(),
+        }
+    };
+    let extend = |keys: Vec<Vec<Name>>, label: &Label| -> Vec<Vec<Name>> {
+        let values = values(label);
+        let longer = |key: &Vec<Name>| -> Vec<Vec<Name>> {
+            values.iter().map(|value| [key.as_slice(), std::slice::from_ref(value)].concat()).collect()
+        };
+        keys.iter().flat_map(longer).collect()
+    };
+    row.labels.iter().fold(vec![Vec::new()], extend).into_iter().map(Key::from).collect()
+}
+
+fn known_tenants(config: &Config) -> impl Iterator<Item = Name> {
+    config.tenants.known.iter().chain([&config.tenants.default]).cloned()
+}
+
+fn known_models(config: &Config) -> impl Iterator<Item = Name> {
+    config.models.iter().map(|model| model.name.clone())
+}
+
+fn is_histogram(name: &str) -> bool {
+    TABLE.iter().any(|row| row.name == name && matches!(row.kind, Kind::Histogram(_)))
+}
+
+/// The standard metrics of the process; only Linux has them.
+struct Process {
+    #[cfg(target_os = "linux")]
+    collector: prometheus::process_collector::ProcessCollector,
+}
+
+impl Process {
+    fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            collector: prometheus::process_collector::ProcessCollector::for_self(),
+        }
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        #[cfg(target_os = "linux")]
+        let families = prometheus::core::Collector::collect(&self.collector);
+        #[cfg(not(target_os = "linux"))]
+        let families = Vec::new();
+        families
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,466 @@
+//! The catalogue: every metric is a row of [`TABLE`]. The page, `docs/metrics.md`, the dashboards, the alert
+//! rules and the tests read it. A new metric is one row and the line that records it.
+//!
+//! The standard `process_*` metrics are not here; their library has them.
+
+use super::buckets::Buckets;
+use super::labels::Label;
+
+/// What every name begins with.
+pub const PREFIX: &str = "streamgauge_";
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram(Buckets),
+}
+
+impl Kind {
+    /// The word on the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// What a metric is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Requests and how they end.
+    Traffic,
+    /// Time.
+    Latency,
+    /// Tokens.
+    Tokens,
+    /// The sidecar itself.
+    Sidecar,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Row {
+    /// Which one; its place in the table.
+    pub(super) id: Id,
+    /// Its name without [`PREFIX`].
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is about.
+    pub section: Section,
+    /// Its labels, in the order of the page.
+    pub labels: &'static [Label],
+    /// Its meaning, for whoever is on call: one sentence or two, without line breaks.
+    pub help: &'static str,
+    /// Whether its buckets carry exemplars.
+    pub exemplars: bool,
+    /// Whether the series of configured models and known tenants are there at 0 from the start.
+    pub from_start: bool,
+}
+
+impl Row {
+    const fn new(
+        id: Id,
+        name: &'static str,
+        kind: Kind,
+        section: Section,
+        labels: &'static [Label],
+        help: &'static str,
+    ) -> Self {
+        Self { id, name, kind, section, labels, help, exemplars: false, from_start: false }
+    }
+
+    const fn with_exemplars(self) -> Self {
+        Self { exemplars: true, ..self }
+    }
+
+    const fn there_from_start(self) -> Self {
+        Self { from_start: true, ..self }
+    }
+
+    /// Its name on the page.
+    pub fn full_name(&self) -> String {
+        format!("{PREFIX}{}", self.name)
+    }
+
+    /// Whether clients choose values of its labels: its series come and go.
+    pub fn varies(&self) -> bool {
+        self.labels.iter().any(|label| matches!(label, Label::Tenant | Label::Model))
+    }
+}
+
+/// Which metric: the row's place in [`TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Id {
+    RequestsStarted,
+    RequestsEnded,
+    Requests,
+    InFlight,
+    AwaitingFirstToken,
+    OldestAwaitingFirstToken,
+    ClientDisconnects,
+    FinishReasons,
+    Unobserved,
+    TimeToFirstToken,
+    TimeToFirstByte,
+    TimeToFirstAnswerToken,
+    TimePerOutputToken,
+    OutputTokensPerSecond,
+    LongestTokenGap,
+    RequestDuration,
+    UpstreamConnect,
+    ProxyOverhead,
+    InputTokens,
+    OutputTokens,
+    CacheReadInputTokens,
+    CacheWriteInputTokens,
+    ReasoningOutputTokens,
+    TokenCounts,
+    OutputChunks,
+    RequestInputTokens,
+    RequestOutputTokens,
+    BuildInfo,
+    ReloadSuccessful,
+    ReloadSuccessTime,
+    UndecodableEvents,
+    ObservationFailures,
+    RecordsDropped,
+    LabelOverflow,
+    Series,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+use Section::{Latency, Sidecar, Tokens, Traffic};
+
+/// Every metric, in the order of the page.
+pub static TABLE: &[Row] = &[
+    Row::new(
+        Id::RequestsStarted,
+        "requests_started_total",
+        Counter,
+        Traffic,
+        &[Label::Upstream],
+        "Exchanges begun. In every scrape it is requests_ended_total plus requests_in_flight, exactly; it is never dropped as idle.",
+    ),
+    Row::new(
+        Id::RequestsEnded,
+        "requests_ended_total",
+        Counter,
+        Traffic,
+        &[Label::Upstream],
+        "Exchanges ended, however they ended; never dropped as idle.",
+    ),
+    Row::new(
+        Id::Requests,
+        "requests_total",
+        Counter,
+        Traffic,
+        &[
+            Label::Tenant,
+            Label::Model,
+            Label::Upstream,
+            Label::Dialect,
+            Label::Stream,
+            Label::Code,
+            Label::Outcome,
+        ],
+        "Exchanges ended, in full detail. Its sum is that of requests_ended_total less records_dropped_total{stage=\"channel\"}.",
+    ),
+    Row::new(
+        Id::InFlight,
+        "requests_in_flight",
+        Gauge,
+        Traffic,
+        &[Label::Upstream],
+        "Exchanges open at the scrape.",
+    ),
+    Row::new(
+        Id::AwaitingFirstToken,
+        "requests_awaiting_first_token",
+        Gauge,
+        Traffic,
+        &[Label::Upstream],
+        "Open streaming exchanges that have had no token yet. It rises before any latency histogram does when an upstream hangs or queues.",
+    ),
+    Row::new(
+        Id::OldestAwaitingFirstToken,
+        "oldest_awaiting_first_token_seconds",
+        Gauge,
+        Traffic,
+        &[Label::Upstream],
+        "Age of the oldest exchange that waits for its first token; 0 when none does. It shows hung requests, which no histogram can.",
+    ),
+    Row::new(
+        Id::ClientDisconnects,
+        "client_disconnects_total",
+        Counter,
+        Traffic,
+        &[Label::Tenant, Label::Model, Label::Phase],
+        "Clients that left before their answer was complete: before the first token (they gave up waiting) or while it streamed.",
+    ),
+    Row::new(
+        Id::FinishReasons,
+        "finish_reasons_total",
+        Counter,
+        Traffic,
+        &[Label::Model, Label::Reason],
+        "Why generation ended, one for each choice of an answer; \"none\" counts 2xx answers that gave no reason at all.",
+    ),
+    Row::new(
+        Id::Unobserved,
+        "unobserved_requests_total",
+        Counter,
+        Traffic,
+        &[Label::Upstream, Label::Reason],
+        "Exchanges passed through without their tokens being read.",
+    ),
+    Row::new(
+        Id::TimeToFirstToken,
+        "time_to_first_token_seconds",
+        Histogram(Buckets::Wait),
+        Latency,
+        &[Label::Model, Label::Upstream, Label::Dialect, Label::InputBand],
+        "TTFT: from the request's head to the first event with a generated token (reasoning and tool calls included). 2xx streams only, recorded when the token comes.",
+    )
+    .with_exemplars(),
+    Row::new(
+        Id::TimeToFirstByte,
+        "time_to_first_byte_seconds",
+        Histogram(Buckets::Wait),
+        Latency,
+        &[Label::Model, Label::Upstream],
+        "From the request's head to the first byte of the answer's body. 2xx streams only. Far below TTFT: the upstream answers early and makes tokens late.",
+    ),
+    Row::new(
+        Id::TimeToFirstAnswerToken,
+        "time_to_first_answer_token_seconds",
+        Histogram(Buckets::Wait),
+        Latency,
+        &[Label::Model, Label::Upstream],
+        "From the request's head to the first event with answer content or a tool call, reasoning not counted: what a user of a reasoning model waits for. 2xx streams only.",
+    ),
+    Row::new(
+        Id::TimePerOutputToken,
+        "time_per_output_token_seconds",
+        Histogram(Buckets::TokenTime),
+        Latency,
+        &[Label::Model, Label::Upstream],
+        "TPOT: time between first and last token event divided by the tokens after the first event. 2xx streams of one choice only.",
+    )
+    .with_exemplars(),
+    Row::new(
+        Id::OutputTokensPerSecond,
+        "output_tokens_per_second",
+        Histogram(Buckets::TokensPerSecond),
+        Latency,
+        &[Label::Model, Label::Upstream],
+        "TPS of one request while it decodes: the inverse of its TPOT. For throughput take rate(output_tokens_total).",
+    ),
+    Row::new(
+        Id::LongestTokenGap,
+        "longest_token_gap_seconds",
+        Histogram(Buckets::Wait),
+        Latency,
+        &[Label::Model, Label::Upstream],
+        "The worst stall of each stream: the longest time between two token events. 2xx streams with two or more.",
+    ),
+    Row::new(
+        Id::RequestDuration,
+        "request_duration_seconds",
+        Histogram(Buckets::Duration),
+        Latency,
+        &[Label::Model, Label::Upstream, Label::Dialect, Label::Stream, Label::Outcome],
+        "From the request's head to the end of the answer, of every exchange. Filter on outcome, or quick failures flatter the percentiles.",
+    )
+    .with_exemplars(),
+    Row::new(
+        Id::UpstreamConnect,
+        "upstream_connect_seconds",
+        Histogram(Buckets::Connect),
+        Latency,
+        &[Label::Upstream],
+        "Time to make a connection to the upstream, TLS included; new connections only.",
+    ),
+    Row::new(
+        Id::ProxyOverhead,
+        "proxy_overhead_seconds",
+        Histogram(Buckets::Overhead),
+        Latency,
+        &[Label::Phase],
+        "What the sidecar itself cost an exchange: until the request was handed to a connection (connecting excluded), and all the time spent looking at its answer.",
+    ),
+    Row::new(
+        Id::InputTokens,
+        "input_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Upstream],
+        "Input tokens of accepted requests, cached ones included. Unknown counts add nothing: see token_counts_total.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::OutputTokens,
+        "output_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Upstream],
+        "Output tokens of accepted requests, reasoning included. Unknown counts add nothing: see token_counts_total.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::CacheReadInputTokens,
+        "cache_read_input_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Upstream],
+        "Input tokens that the upstream read from its prompt cache: a part of input_tokens_total, never to be added to it.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::CacheWriteInputTokens,
+        "cache_write_input_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Upstream],
+        "Input tokens that the upstream wrote to its prompt cache: a part of input_tokens_total, never to be added to it.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::ReasoningOutputTokens,
+        "reasoning_output_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Upstream],
+        "Output tokens spent on reasoning: a part of output_tokens_total, never to be added to it.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::TokenCounts,
+        "token_counts_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model, Label::Direction, Label::Source],
+        "2xx generations by how their tokens were counted. A share of \"missing\" is the share of traffic that the token counters do not see.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::OutputChunks,
+        "output_chunks_total",
+        Counter,
+        Tokens,
+        &[Label::Upstream],
+        "Token events forwarded, counted as they pass. A chunk is not a token; its rate says whether streams are moving at all.",
+    ),
+    Row::new(
+        Id::RequestInputTokens,
+        "request_input_tokens",
+        Histogram(Buckets::Tokens),
+        Tokens,
+        &[Label::Model],
+        "Input tokens of each accepted request whose count is known.",
+    ),
+    Row::new(
+        Id::RequestOutputTokens,
+        "request_output_tokens",
+        Histogram(Buckets::Tokens),
+        Tokens,
+        &[Label::Model],
+        "Output tokens of each accepted request whose count is known.",
+    ),
+    Row::new(
+        Id::BuildInfo,
+        "build_info",
+        Gauge,
+        Sidecar,
+        &[Label::Version],
+        "Always 1; the labels say what is running.",
+    ),
+    Row::new(
+        Id::ReloadSuccessful,
+        "config_last_reload_successful",
+        Gauge,
+        Sidecar,
+        &[],
+        "1 if the configuration on disk is the one in force, 0 if the last reload was refused: the log says why.",
+    ),
+    Row::new(
+        Id::ReloadSuccessTime,
+        "config_last_reload_success_timestamp_seconds",
+        Gauge,
+        Sidecar,
+        &[],
+        "When the configuration in force was loaded, as Unix time.",
+    ),
+    Row::new(
+        Id::UndecodableEvents,
+        "undecodable_events_total",
+        Counter,
+        Sidecar,
+        &[Label::Dialect],
+        "Events of answers that could not be read as what their dialect says. They went through unchanged; tokens in them are unseen.",
+    ),
+    Row::new(
+        Id::ObservationFailures,
+        "observation_failures_total",
+        Counter,
+        Sidecar,
+        &[Label::Reason],
+        "Exchanges on which observation gave up while their traffic went on.",
+    ),
+    Row::new(
+        Id::RecordsDropped,
+        "records_dropped_total",
+        Counter,
+        Sidecar,
+        &[Label::Stage],
+        "Records of exchanges that were lost because a queue was full. Traffic is unharmed; numbers lack these exchanges.",
+    ),
+    Row::new(
+        Id::LabelOverflow,
+        "label_overflow_total",
+        Counter,
+        Sidecar,
+        &[Label::Label],
+        "Exchanges whose tenant or model had no series of its own left and went to \"other\". Sums are exact; raise the limit or list the names as known.",
+    ),
+    Row::new(
+        Id::Series,
+        "series",
+        Gauge,
+        Sidecar,
+        &[],
+        "Time series on this page, histogram buckets and this one included: what one scrape of this instance costs Prometheus.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_stands_where_its_id_says() {
+        for (place, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.id as usize, place, "{}", row.name);
+        }
+        assert_eq!(Id::Series as usize, TABLE.len() - 1);
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for row in TABLE {
+            assert_eq!(row.name.ends_with("_total"), row.kind == Counter, "{}", row.name);
+            assert!(row.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", row.name);
+            assert!(!row.help.contains('\n') && row.help.ends_with('.'), "{}", row.name);
+            assert!(!row.exemplars || matches!(row.kind, Histogram(_)), "{}", row.name);
+            let twin = |other: &&Row| other.name == row.name;
+            assert_eq!(TABLE.iter().filter(twin).count(), 1, "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! From facts to series. Each line of the table is recorded here, or read at the scrape.
+
+use std::time::Duration;
+
+use super::catalog::Id;
+use super::family::Trail;
+use super::labels::{Label, Labels, OTHER, UNKNOWN, cut};
+use super::{INPUT, MISSING, Metrics, OUTPUT};
+use crate::clock::Moment;
+use crate::exchange::{Count, DialectId, Exchange, Name, Outcome};
+use crate::live::{Accepted, Origin};
+use crate::sinks::{Fact, Sink};
+
+const NO_OUTPUT: [DialectId; 2] = [DialectId("openai_embeddings"), DialectId("rerank")]; // they generate no tokens
+
+impl Sink for Metrics {
+    fn record(&self, fact: &Fact<'_>) {
+        let now = self.clock.now();
+        match fact {
+            Fact::FirstToken { origin, accepted, ttft } => self.first_token(origin, accepted, *ttft, now),
+            Fact::Ended(exchange) => self.ended(exchange, now),
+            Fact::Settled(exchange) => self.settled(exchange, now),
+        }
+    }
+}
+
+/// Which names of an exchange had no series of their own.
+struct Folded {
+    tenant: bool,
+    model: bool,
+}
+
+impl Metrics {
+    fn first_token(&self, origin: &Origin, accepted: &Accepted, ttft: Duration, now: Moment) {
+        let model = accepted.model.label(true).map(cut);
+        let model =
+            model.map_or_else(|| Some(Name::from(UNKNOWN)), |name| self.models.place(&name, true, now));
+        let labels = Labels::default()
+            .with(Label::Model, model.unwrap_or_else(|| Name::from(OTHER)))
+            .with(Label::Upstream, origin.upstream.clone())
+            .with(Label::Dialect, origin.dialect.0)
+            .with(Label::InputBand, accepted.input_band.label());
+        let trail = Trail {
+            trace_id: origin.trace_id.as_ref(),
+            request_id: &origin.request_id,
+            at: self.clock.wall(now),
+        };
+        self.observe(Id::TimeToFirstToken, &labels, ttft.as_secs_f64(), trail, now);
+    }
+
+    fn ended(&self, exchange: &Exchange, now: Moment) {
+        let (mut labels, folded) = self.labels(exchange, now);
+        if folded.tenant {
+            self.tenants.overflow().add_one();
+        }
+        if folded.model {
+            self.models.overflow().add_one();
+        }
+        self.add(Id::Requests, &labels, 1, now);
+        self.ended_times(exchange, &mut labels, now);
+        for reason in &exchange.finish_reasons {
+            labels.set(Label::Reason, reason.label());
+            self.add(Id::FinishReasons, &labels, 1, now);
+        }
+        if exchange.finish_reasons.is_empty() && generates_text(exchange) && exchange.unobserved.is_none() {
+            labels.set(Label::Reason, "none");
+            self.add(Id::FinishReasons, &labels, 1, now);
+        }
+        if let Some(reason) = exchange.unobserved {
+            labels.set(Label::Reason, reason.label());
+            self.add(Id::Unobserved, &labels, 1, now);
+        }
+        if exchange.undecodable > 0 {
+            self.add(Id::UndecodableEvents, &labels, exchange.undecodable, now);
+        }
+        if exchange.outcome == Outcome::ClientGone {
+            let streamed = exchange.timing.ttft.is_some();
+            labels.set(Label::Phase, if streamed { "streaming" } else { "before_first_token" });
+            self.label_by_an_earlier_acceptance(exchange, &mut labels);
+            self.add(Id::ClientDisconnects, &labels, 1, now);
+        }
+    }
+
+    fn ended_times(&self, exchange: &Exchange, labels: &mut Labels, now: Moment) {
+        let timing = &exchange.timing;
+        let overhead = [("request", timing.overhead_request), ("response", Some(timing.overhead_response))];
+        for (phase, time) in overhead {
+            labels.set(Label::Phase, phase);
+            self.time(Id::ProxyOverhead, labels, time, exchange, now);
+        }
+        self.time(Id::RequestDuration, labels, Some(timing.duration), exchange, now);
+        self.time(Id::TimeToFirstByte, labels, timing.ttfb, exchange, now);
+        self.time(Id::TimeToFirstAnswerToken, labels, timing.first_answer, exchange, now);
+        self.time(Id::LongestTokenGap, labels, timing.longest_gap, exchange, now);
+        self.time(Id::UpstreamConnect, labels, exchange.connect, exchange, now);
+    }
+
+    fn settled(&self, exchange: &Exchange, now: Moment) {
+        if !exchange.accepted() {
+            return; // refused and failed requests have no tokens
+        }
+        let (mut labels, _) = self.labels(exchange, now);
+        let usage = &exchange.usage;
+        let value = |count: Option<Count>| count.map(|count| count.value);
+        for (id, tokens) in [
+            (Id::InputTokens, value(exchange.input)),
+            (Id::OutputTokens, value(exchange.output)),
+            (Id::CacheReadInputTokens, usage.cache_read),
+            (Id::CacheWriteInputTokens, usage.cache_write),
+            (Id::ReasoningOutputTokens, usage.reasoning),
+        ] {
+            if let Some(tokens) = tokens {
+                self.add(id, &labels, tokens, now);
+            }
+        }
+        for (id, count) in
+            [(Id::RequestInputTokens, exchange.input), (Id::RequestOutputTokens, exchange.output)]
+        {
+            if let Some(count) = count {
+                self.observe(id, &labels, count.value as f64, trail(exchange), now);
+            }
+        }
+        self.time(Id::TimePerOutputToken, &labels, exchange.timing.tpot, exchange, now);
+        if let Some(tps) = exchange.timing.tps {
+            self.observe(Id::OutputTokensPerSecond, &labels, tps, trail(exchange), now);
+        }
+        if exchange.is_generation() {
+            self.count_source(&mut labels, INPUT, exchange.input, now);
+        }
+        if generates_text(exchange) {
+            self.count_source(&mut labels, OUTPUT, exchange.output, now);
+        }
+    }
+
+    fn count_source(&self, labels: &mut Labels, direction: &'static str, count: Option<Count>, now: Moment) {
+        labels.set(Label::Direction, direction);
+        labels.set(Label::Source, count.map_or(MISSING, |count| count.source.label()));
+        self.add(Id::TokenCounts, labels, 1, now);
+    }
+
+    fn time(&self, id: Id, labels: &Labels, time: Option<Duration>, exchange: &Exchange, now: Moment) {
+        if let Some(time) = time {
+            self.observe(id, labels, time.as_secs_f64(), trail(exchange), now);
+        }
+    }
+
+    /// The labels of an exchange, its names through the budget.
+    fn labels(&self, exchange: &Exchange, now: Moment) -> (Labels, Folded) {
+        let accepted = exchange.accepted();
+        let tenant = self.tenants.place(&exchange.tenant, accepted, now);
+        let model = exchange.model.label(accepted).map(cut).unwrap_or_else(|| Name::from(UNKNOWN));
+        let model = self.models.place(&model, accepted, now);
+        let folded = Folded { tenant: tenant.is_none(), model: model.is_none() };
+        let labels = Labels::default()
+            .with(Label::Tenant, tenant.unwrap_or_else(|| Name::from(OTHER)))
+            .with(Label::Model, model.unwrap_or_else(|| Name::from(OTHER)))
+            .with(Label::Upstream, exchange.upstream.clone())
+            .with(Label::Dialect, exchange.dialect.0)
+            .with(Label::Stream, if exchange.stream { "true" } else { "false" })
+            .with(Label::Outcome, exchange.outcome.label());
+        let labels = match exchange.code {
+            Some(code) => labels.with(Label::Code, code.to_string().as_str()),
+            None => labels.with(Label::Code, "none"),
+        };
+        (labels, folded)
+    }
+
+    /// A client that left before the upstream said yes: its model has its name all the same where the
+    /// upstream has said yes to that name before.
+    fn label_by_an_earlier_acceptance(&self, exchange: &Exchange, labels: &mut Labels) {
+        if exchange.accepted() || exchange.model.configured.is_some() {
+            return;
+        }
+        let requested = exchange.model.requested.as_ref().map(cut);
+        if let Some(name) = requested.filter(|name| self.models.was_accepted(name)) {
+            labels.set(Label::Model, name);
+        }
+    }
+}
+
+/// Whether this was an accepted request for output tokens.
+fn generates_text(exchange: &Exchange) -> bool {
+    exchange.accepted() && exchange.is_generation() && !NO_OUTPUT.contains(&exchange.dialect)
+}
+
+fn trail(exchange: &Exchange) -> Trail<'_> {
+    Trail { trace_id: exchange.trace_id.as_ref(), request_id: &exchange.request_id, at: exchange.ended_at }
+}

@@ -1,0 +1,113 @@
+//! What is read at the moment of a scrape rather than recorded: the sidecar's own pulse, and what is open.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::catalog::{Id, Row, TABLE};
+use super::family::Block;
+use super::labels::{Key, Label, Labels};
+use super::{Metrics, Store};
+use crate::exchange::Name;
+use crate::vitals::{DropStage, ObservationFailure};
+
+/// One upstream at the moment of a scrape. Started and ended are read once, so that every page adds up.
+#[derive(Debug, Default)]
+struct Pulse {
+    started: u64,
+    ended: u64,
+    chunks: u64,
+    awaiting: u64,
+    oldest: Duration,
+}
+
+impl Metrics {
+    /// Every metric that has a series, in the table's order, the process's last.
+    pub(super) fn gather(&self) -> Vec<Block> {
+        let pulses = self.pulses();
+        let mut blocks: Vec<Block> = self.process.collect().into_iter().map(Block::from).collect();
+        let mut series: usize = blocks.iter().map(Block::series).sum();
+        let process = std::mem::take(&mut blocks);
+        for (row, store) in TABLE.iter().zip(&self.stores) {
+            let block = match (self.read(row.id, &pulses, series), store) {
+                (Some(values), _) => Block::of_values(row, &picked(row, values)),
+                (None, Store::Counters(family)) => family.collect(),
+                (None, Store::Histograms(family)) => family.collect(),
+                (None, Store::Read) => continue,
+            };
+            series += block.series();
+            blocks.push(block);
+        }
+        blocks.extend(process);
+        blocks.retain(|block| block.series() > 0);
+        blocks
+    }
+
+    fn pulses(&self) -> BTreeMap<Name, Pulse> {
+        let mut pulses = BTreeMap::new();
+        for (name, vitals) in self.vitals.upstreams() {
+            let (started, ended) = vitals.started_and_ended();
+            let pulse = Pulse { started, ended, chunks: vitals.chunks.get(), ..Pulse::default() };
+            pulses.insert(name, pulse);
+        }
+        let now = self.clock.now();
+        for live in self.live.snapshot() {
+            let Some(since) = live.awaiting_since() else { continue };
+            let pulse = pulses.entry(live.origin.upstream.clone()).or_default();
+            pulse.awaiting += 1;
+            pulse.oldest = pulse.oldest.max(now.since(since));
+        }
+        pulses
+    }
+
+    /// The values of a metric that is read, not recorded. `series`: how many stand before it on the page.
+    fn read(&self, id: Id, pulses: &BTreeMap<Name, Pulse>, series: usize) -> Option<Vec<(Labels, f64)>> {
+        let by_upstream = |value: fn(&Pulse) -> f64| {
+            let labels = |name: &Name| Labels::default().with(Label::Upstream, name.clone());
+            Some(pulses.iter().map(|(name, pulse)| (labels(name), value(pulse))).collect())
+        };
+        let plain = |value: f64| Some(vec![(Labels::default(), value)]);
+        match id {
+            Id::RequestsStarted => by_upstream(|pulse| pulse.started as f64),
+            Id::RequestsEnded => by_upstream(|pulse| pulse.ended as f64),
+            Id::InFlight => by_upstream(|pulse| pulse.started.saturating_sub(pulse.ended) as f64),
+            Id::AwaitingFirstToken => by_upstream(|pulse| pulse.awaiting as f64),
+            Id::OldestAwaitingFirstToken => by_upstream(|pulse| pulse.oldest.as_secs_f64()),
+            Id::OutputChunks => by_upstream(|pulse| pulse.chunks as f64),
+            Id::BuildInfo => {
+                Some(vec![(Labels::default().with(Label::Version, env!("CARGO_PKG_VERSION")), 1.0)])
+            }
+            Id::ReloadSuccessful => plain(f64::from(u8::from(self.reloaded.lock().successful))),
+            Id::ReloadSuccessTime => plain(unix_seconds(self.reloaded.lock().at)),
+            Id::ObservationFailures => Some(by(Label::Reason, ObservationFailure::ALL, |reason| {
+                (reason.label(), self.vitals.failures(reason).get())
+            })),
+            Id::RecordsDropped => Some(by(Label::Stage, DropStage::ALL, |stage| {
+                (stage.label(), self.vitals.dropped(stage).get())
+            })),
+            Id::LabelOverflow => {
+                Some(by(Label::Label, [(Label::Tenant, &self.tenants), (Label::Model, &self.models)], |it| {
+                    (it.0.as_str(), it.1.overflow().get())
+                }))
+            }
+            Id::Series => plain((series + 1) as f64),
+            _ => None,
+        }
+    }
+}
+
+/// One value for each of these.
+fn by<T, const N: usize>(
+    label: Label,
+    all: [T; N],
+    value: impl Fn(T) -> (&'static str, u64),
+) -> Vec<(Labels, f64)> {
+    all.map(value).map(|(name, count)| (Labels::default().with(label, name), count as f64)).into()
+}
+
+fn picked(row: &Row, values: Vec<(Labels, f64)>) -> Vec<(Key, f64)> {
+    values.into_iter().map(|(labels, value)| (labels.pick(row), value)).collect()
+}
+
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,620 @@
+//! The whole of it: facts in, pages out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config;
+use crate::exchange::{
+    Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
+};
+use crate::live::{Accepted, Live, LiveKey, Origin};
+use crate::sinks::{Fact, Sink};
+use crate::vitals::{DropStage, ObservationFailure};
+
+const CHAT: DialectId = DialectId("openai_chat");
+const HOUR: Duration = Duration::from_secs(3600);
+
+// ── what the tests are made of ──
+
+struct Bench {
+    metrics: Metrics,
+    vitals: Arc<Vitals>,
+    live: Arc<LiveTable>,
+    clock: Clock,
+}
+
+fn config() -> Config {
+    let upstream = config::Upstream {
+        name: name("vllm"),
+        target: config::Target {
+            transport: config::Transport::Tcp { host: "127.0.0.1".to_owned(), port: 8000 },
+            authority: http::uri::Authority::from_static("127.0.0.1:8000"),
+            tls: None,
+            http2: false,
+        },
+        route: config::Route { path_prefix: "/".to_owned(), host: None },
+        host: config::HostHeader::Preserve,
+        connect_timeout: Duration::from_secs(5),
+        first_byte_timeout: None,
+        idle_timeout: None,
+        pool_idle_timeout: Duration::from_secs(90),
+    };
+    Config {
+        listen: ([0, 0, 0, 0], 8080).into(),
+        admin: ([0, 0, 0, 0], 9464).into(),
+        drain_timeout: Duration::from_secs(25),
+        final_scrape_wait: Duration::ZERO,
+        upstreams: vec![upstream],
+        tenants: config::Tenants {
+            headers: Vec::new(),
+            default: name("anonymous"),
+            known: vec![name("search")],
+            limit: 3,
+        },
+        models: vec![config::Model { patterns: vec![config::Glob::new("llama*")], name: name("llama") }],
+        metrics: config::Metrics {
+            model_limit: 2,
+            idle_series: 6 * HOUR,
+            exemplars: true,
+            buckets: BTreeMap::new(),
+        },
+        request_log: config::RequestLog { path: None, sample: 1.0 },
+        hash: name("0123456789abcdef"),
+    }
+}
+
+impl Bench {
+    fn new(config: &Config) -> Self {
+        let (vitals, live, clock) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default(), Clock::start());
+        let metrics = Metrics::new(config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
+        Self { metrics, vitals, live, clock }
+    }
+
+    fn tell(&self, exchange: &Exchange) {
+        self.metrics.record(&Fact::Ended(exchange));
+        self.metrics.record(&Fact::Settled(exchange));
+    }
+
+    fn page(&self, format: Format) -> String {
+        String::from_utf8(self.metrics.render(format)).unwrap()
+    }
+
+    fn samples(&self) -> Samples {
+        samples(&self.page(Format::Text004))
+    }
+
+    fn open(&self, tenant: &str) -> (Arc<Live>, LiveKey) {
+        let live = Arc::new(Live::new(origin(tenant, self.clock.now())));
+        let (key, _) = self.live.insert(Arc::clone(&live));
+        (live, key)
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::from(text)
+}
+
+fn origin(tenant: &str, started: Moment) -> Origin {
+    Origin {
+        request_id: name("req-live"),
+        trace_id: None,
+        tenant: name(tenant),
+        upstream: name("vllm"),
+        dialect: CHAT,
+        started,
+    }
+}
+
+fn accepted(model: ModelNames) -> Accepted {
+    Accepted { model, input_band: InputBand::Le1k }
+}
+
+fn requested(model: &str) -> ModelNames {
+    ModelNames { requested: Some(name(model)), ..ModelNames::default() }
+}
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A whole answer of a tenant and a model that nobody knows, without any token count.
+fn exchange() -> Exchange {
+    Exchange {
+        request_id: name("req-1"),
+        upstream_request_id: None,
+        trace_id: None,
+        ended_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        tenant: name("acme"),
+        model: requested("gpt"),
+        upstream: name("vllm"),
+        dialect: CHAT,
+        unobserved: None,
+        stream: false,
+        code: Some(200),
+        outcome: Outcome::Completed,
+        error_class: None,
+        finish_reasons: vec![FinishReason::Stop],
+        timing: Timing {
+            duration: millis(1_500),
+            overhead_request: Some(Duration::from_micros(30)),
+            overhead_response: Duration::from_micros(20),
+            ..Timing::default()
+        },
+        input_band: InputBand::Le1k,
+        input: None,
+        output: None,
+        usage: Usage::default(),
+        chunks: 0,
+        undecodable: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        connect: None,
+        in_flight_at_start: 0,
+        config: name("0123456789abcdef"),
+    }
+}
+
+/// A stream of a known tenant and a configured model, with everything that can be known.
+fn stream() -> Exchange {
+    Exchange {
+        request_id: name("req-2"),
+        trace_id: Some(name("0af7651916cd43dd8448eb211c80319c")),
+        tenant: name("search"),
+        model: ModelNames { configured: Some(name("llama")), ..requested("llama-3.1-8b") },
+        stream: true,
+        timing: Timing {
+            duration: millis(1_300),
+            ttfb: Some(millis(100)),
+            ttft: Some(millis(250)),
+            first_answer: Some(millis(400)),
+            last_token: Some(millis(1_250)),
+            longest_gap: Some(millis(90)),
+            tpot: Some(millis(50)),
+            tps: Some(20.0),
+            ..exchange().timing
+        },
+        input: Some(Count::reported(30)),
+        output: Some(Count::reported(21)),
+        usage: Usage {
+            input: Some(30),
+            output: Some(21),
+            cache_read: Some(16),
+            cache_write: Some(0),
+            reasoning: Some(5),
+        },
+        chunks: 20,
+        connect: Some(millis(3)),
+        ..exchange()
+    }
+}
+
+fn refused() -> Exchange {
+    Exchange {
+        model: requested("made-up"),
+        code: Some(404),
+        outcome: Outcome::UpstreamRefused,
+        finish_reasons: Vec::new(),
+        ..exchange()
+    }
+}
+
+fn left() -> Exchange {
+    Exchange {
+        stream: true,
+        code: None,
+        outcome: Outcome::ClientGone,
+        finish_reasons: Vec::new(),
+        ..exchange()
+    }
+}
+
+type Labelled = (String, BTreeMap<String, String>);
+type Samples = BTreeMap<Labelled, f64>;
+
+/// The samples of a page in either format, the bounds of buckets as numbers.
+fn samples(page: &str) -> Samples {
+    let lines = page.split('\n').filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut samples = Samples::new();
+    for line in lines {
+        let (labelled, rest) = labelled(line);
+        let value = rest.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(samples.insert(labelled, value), None, "twice on the page: {line}");
+    }
+    samples
+}
+
+fn labelled(line: &str) -> (Labelled, &str) {
+    let end = line.find(['{', ' ']).unwrap();
+    let (name, mut rest) = line.split_at(end);
+    let mut labels = BTreeMap::new();
+    while let Some(pair) = rest.strip_prefix(['{', ',']) {
+        let (label, after) = pair.split_once("=\"").unwrap();
+        let (value, after) = unescape(after);
+        let value = if label == "le" { value.parse::<f64>().unwrap().to_string() } else { value };
+        labels.insert(label.to_owned(), value);
+        rest = after;
+    }
+    let rest = rest.strip_prefix('}').unwrap_or(rest);
+    ((name.to_owned(), labels), rest)
+}
+
+/// A label's value, and what comes after its closing quote.
+fn unescape(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => return (value, chars.as_str()),
+            '\\' => match chars.next().unwrap() {
+                'n' => value.push('\n'),
+                c => value.push(c),
+            },
+            c => value.push(c),
+        }
+    }
+    panic!("no closing quote: {text}");
+}
+
+/// The sum over the series of `metric` that have all of these labels; none where there is no such series.
+fn sum(samples: &Samples, metric: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let full = format!("streamgauge_{metric}");
+    let has = |of: &BTreeMap<String, String>| {
+        labels.iter().all(|(k, v)| of.get(*k).is_some_and(|found| found == v))
+    };
+    let found: Vec<f64> =
+        samples.iter().filter(|((n, l), _)| *n == full && has(l)).map(|(_, value)| *value).collect();
+    (!found.is_empty()).then(|| found.iter().sum())
+}
+
+// ── pages ──
+
+/// One of everything.
+fn full() -> Bench {
+    let bench = Bench::new(&config());
+    bench.metrics.reload(true, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+    let upstream = bench.vitals.upstream(&name("vllm"));
+    (0..7).for_each(|_| upstream.start());
+    (0..5).for_each(|_| upstream.end());
+    upstream.chunks.add(40);
+    bench.vitals.failures(ObservationFailure::Panic).add_one();
+    bench.vitals.dropped(DropStage::RequestLog).add(2);
+    let (waiting, _) = bench.open("search");
+    waiting.set_awaits_token(true);
+    let streamed =
+        Exchange { finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls], ..stream() };
+    let first = Origin { trace_id: streamed.trace_id.clone(), ..origin("search", Moment::default()) };
+    bench.metrics.record(&Fact::FirstToken {
+        origin: &first,
+        accepted: &accepted(streamed.model.clone()),
+        ttft: millis(250),
+    });
+    for exchange in [
+        streamed,
+        Exchange { undecodable: 3, finish_reasons: Vec::new(), ..exchange() },
+        refused(),
+        left(),
+        Exchange {
+            dialect: DialectId::UNKNOWN,
+            model: ModelNames::default(),
+            unobserved: Some(Unobserved::UnknownPath),
+            finish_reasons: Vec::new(),
+            ..exchange()
+        },
+    ] {
+        bench.tell(&exchange);
+    }
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn golden_pages() {
+    let bench = full();
+    tokio::time::advance(millis(2_500)).await;
+    for (format, file) in [(Format::Text004, "metrics.txt"), (Format::OpenMetrics100, "metrics.openmetrics")]
+    {
+        let page = bench.page(format).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let lines = page.split_inclusive('\n').filter(|line| !line.contains("process_"));
+        let page: String = lines.filter(|line| !line.contains("streamgauge_series ")).map(timeless).collect();
+        check_file(&Path::new("tests/golden-metrics").join(file), &page, "golden_pages");
+    }
+}
+
+/// The exemplar of a first token has the wall clock's time; it is the only one here without the fixed one.
+fn timeless(line: &str) -> String {
+    match line.rsplit_once(' ') {
+        Some((rest, _)) if line.contains("req-live") => format!("{rest} NOW\n"),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn docs_metrics() {
+    check_file(Path::new("docs/metrics.md"), &docs::markdown(), "docs_metrics");
+}
+
+/// Compares with a file of the repository, or writes it where `UPDATE` is set.
+fn check_file(path: &Path, want: &str, test: &str) {
+    let whole: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&whole, want).unwrap();
+    }
+    let found = std::fs::read_to_string(&whole).unwrap_or_default();
+    let differs = || found.lines().zip(want.lines()).find(|(found, want)| found != want);
+    assert!(
+        found == want,
+        "{} is not what the code makes; `UPDATE=1 cargo test {test}` writes it anew. First difference: {:?}",
+        path.display(),
+        differs()
+    );
+}
+
+#[test]
+fn both_formats_say_the_same() {
+    let bench = full();
+    let (text, open) = (bench.page(Format::Text004), bench.page(Format::OpenMetrics100));
+    let mut pages = [samples(&text), samples(&open)];
+    for page in &mut pages {
+        page.retain(|(name, _), _| !name.starts_with("process_") && !name.contains("oldest_awaiting"));
+    }
+    let [text_samples, open_samples] = pages;
+    assert_eq!(text_samples, open_samples);
+    assert!(open.ends_with("\n# EOF\n"));
+    assert!(open.contains("\n# TYPE streamgauge_requests counter\n"), "{open}");
+    assert!(open.contains("le=\"1.0\"") && text.contains("le=\"1\""));
+}
+
+#[test]
+fn exemplars_are_in_openmetrics_alone_and_can_be_turned_off() {
+    let exemplar =
+        "# {trace_id=\"0af7651916cd43dd8448eb211c80319c\",request_id=\"req-2\"} 0.05 1700000000.123";
+    let bench = full();
+    assert!(bench.page(Format::OpenMetrics100).contains(exemplar));
+    assert!(!bench.page(Format::Text004).contains("trace_id"));
+    let mut off = config();
+    off.metrics.exemplars = false;
+    let bench = Bench::new(&off);
+    bench.tell(&stream());
+    assert!(!bench.page(Format::OpenMetrics100).contains("trace_id"));
+}
+
+#[test]
+fn the_page_counts_its_own_series() {
+    let samples = full().samples();
+    assert_eq!(sum(&samples, "series", &[]), Some(samples.len() as f64));
+}
+
+#[test]
+fn every_metric_of_the_table_can_have_a_series() {
+    let page = full().page(Format::Text004);
+    for row in TABLE {
+        assert!(
+            page.contains(&format!("# TYPE {} {}\n", row.full_name(), row.kind.as_str())),
+            "{}",
+            row.name
+        );
+    }
+}
+
+// ── what is counted ──
+
+#[test]
+fn a_scrape_adds_up() {
+    let bench = Bench::new(&config());
+    let upstream = bench.vitals.upstream(&name("vllm"));
+    for _ in 0..50 {
+        upstream.start();
+        let samples = bench.samples();
+        let read = |metric| sum(&samples, metric, &[("upstream", "vllm")]).unwrap();
+        assert_eq!(read("requests_started_total"), read("requests_ended_total") + read("requests_in_flight"));
+        if upstream.started_and_ended().0.is_multiple_of(3) {
+            upstream.end();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_that_waits_shows() {
+    let bench = Bench::new(&config());
+    let (first, _) = bench.open("a");
+    first.set_awaits_token(true);
+    tokio::time::advance(millis(1_500)).await;
+    let (second, _) = bench.open("b");
+    second.set_awaits_token(true);
+    tokio::time::advance(millis(500)).await;
+    assert_eq!(sum(&bench.samples(), "requests_awaiting_first_token", &[]), Some(2.0));
+    assert_eq!(sum(&bench.samples(), "oldest_awaiting_first_token_seconds", &[]), Some(2.0));
+    first.set_first_token(bench.clock.now(), accepted(ModelNames::default()));
+    assert_eq!(sum(&bench.samples(), "oldest_awaiting_first_token_seconds", &[]), Some(0.5));
+}
+
+#[test]
+fn tokens_are_there_at_nothing_from_the_start_for_whoever_is_known() {
+    let bench = Bench::new(&config());
+    let labels = [("tenant", "anonymous"), ("model", "llama")];
+    assert_eq!(sum(&bench.samples(), "input_tokens_total", &labels), Some(0.0));
+    assert_eq!(sum(&bench.samples(), "token_counts_total", &[("source", "missing")]), Some(0.0));
+    assert_eq!(sum(&bench.samples(), "requests_total", &[]), None);
+    let mut more = config();
+    more.tenants.known.push(name("support"));
+    bench.metrics.apply(&more);
+    assert_eq!(sum(&bench.samples(), "output_tokens_total", &[("tenant", "support")]), Some(0.0));
+}
+
+#[test]
+fn an_unknown_count_is_counted_as_missing_and_adds_nothing() {
+    let bench = Bench::new(&config());
+    bench.tell(&exchange());
+    bench.tell(&Exchange { dialect: DialectId("rerank"), finish_reasons: Vec::new(), ..exchange() });
+    bench.tell(&refused());
+    let samples = bench.samples();
+    let missing = |direction| {
+        sum(
+            &samples,
+            "token_counts_total",
+            &[("direction", direction), ("source", "missing"), ("tenant", "acme")],
+        )
+    };
+    assert_eq!((missing("input"), missing("output")), (Some(2.0), Some(1.0)));
+    assert_eq!(sum(&samples, "input_tokens_total", &[("tenant", "acme")]), None);
+    assert_eq!(sum(&samples, "request_input_tokens_count", &[]), None);
+    assert_eq!(sum(&samples, "finish_reasons_total", &[("reason", "none")]), None);
+}
+
+#[test]
+fn a_made_up_model_is_unknown_until_it_is_accepted_and_then_known_to_disconnects_too() {
+    let bench = Bench::new(&config());
+    bench.tell(&refused());
+    bench.tell(&left());
+    assert_eq!(sum(&bench.samples(), "requests_total", &[("model", "unknown")]), Some(2.0));
+    assert_eq!(sum(&bench.samples(), "client_disconnects_total", &[("model", "unknown")]), Some(1.0));
+    bench.tell(&exchange());
+    bench.tell(&left());
+    let phase = [("model", "gpt"), ("phase", "before_first_token")];
+    assert_eq!(sum(&bench.samples(), "client_disconnects_total", &phase), Some(1.0));
+    assert_eq!(sum(&bench.samples(), "requests_total", &[("model", "gpt")]), Some(1.0));
+}
+
+#[test]
+fn what_has_no_slot_goes_to_other_and_is_counted_once() {
+    let bench = Bench::new(&config());
+    for n in 0..5 {
+        bench.tell(&Exchange {
+            tenant: name(&format!("t{n}")),
+            model: requested(&format!("m{n}")),
+            ..exchange()
+        });
+    }
+    let samples = bench.samples();
+    assert_eq!(sum(&samples, "requests_total", &[("tenant", "other")]), Some(2.0));
+    assert_eq!(sum(&samples, "label_overflow_total", &[("label", "tenant")]), Some(2.0));
+    assert_eq!(sum(&samples, "label_overflow_total", &[("label", "model")]), Some(3.0));
+    assert_eq!(sum(&samples, "requests_total", &[]), Some(5.0));
+}
+
+// ── what goes idle ──
+
+#[tokio::test(start_paused = true)]
+async fn series_that_went_idle_are_dropped_but_not_those_of_the_sidecar_or_the_configuration() {
+    let bench = full();
+    tokio::time::advance(7 * HOUR).await;
+    bench.tell(&Exchange { tenant: name("late"), ..exchange() });
+    bench.metrics.sweep_idle(bench.clock.now());
+    let samples = bench.samples();
+    assert_eq!(sum(&samples, "requests_total", &[("tenant", "acme")]), None);
+    assert_eq!(sum(&samples, "requests_total", &[("tenant", "late")]), Some(1.0));
+    assert_eq!(sum(&samples, "time_to_first_token_seconds_count", &[]), None);
+    assert_eq!(sum(&samples, "input_tokens_total", &[("tenant", "search")]), Some(30.0));
+    assert_eq!(sum(&samples, "requests_started_total", &[]), Some(7.0));
+    assert_eq!(sum(&samples, "undecodable_events_total", &[]), Some(3.0));
+    assert_eq!(sum(&samples, "unobserved_requests_total", &[]), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_stays_while_an_exchange_of_its_tenant_or_model_is_in_flight() {
+    let bench = Bench::new(&config());
+    bench.tell(&exchange());
+    let (live, key) = bench.open("someone");
+    live.set_first_token(bench.clock.now(), accepted(requested("gpt")));
+    let (_, other) = bench.open("acme");
+    tokio::time::advance(7 * HOUR).await;
+    bench.metrics.sweep_idle(bench.clock.now());
+    assert_eq!(sum(&bench.samples(), "requests_total", &[]), Some(1.0));
+    assert_eq!(sum(&bench.samples(), "request_duration_seconds_count", &[]), None);
+    bench.live.remove(other);
+    bench.metrics.sweep_idle(bench.clock.now());
+    assert_eq!(sum(&bench.samples(), "finish_reasons_total", &[("model", "gpt")]), Some(1.0));
+    bench.live.remove(key);
+    bench.metrics.sweep_idle(bench.clock.now());
+    assert_eq!(sum(&bench.samples(), "requests_total", &[]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_free_again_when_its_name_went_idle() {
+    let bench = Bench::new(&config());
+    for n in 0..3 {
+        bench.tell(&Exchange { tenant: name(&format!("t{n}")), ..exchange() });
+    }
+    tokio::time::advance(7 * HOUR).await;
+    bench.metrics.sweep_idle(bench.clock.now());
+    bench.tell(&Exchange { tenant: name("new"), ..exchange() });
+    assert_eq!(sum(&bench.samples(), "requests_total", &[("tenant", "new")]), Some(1.0));
+}
+
+// ── what the configuration may say ──
+
+#[test]
+fn buckets_can_be_replaced_by_the_histograms_name() {
+    let mut other = config();
+    other.metrics.buckets.insert("request_duration_seconds".to_owned(), vec![1.0, 2.0]);
+    let bench = Bench::new(&other);
+    bench.tell(&stream());
+    let samples = bench.samples();
+    assert_eq!(sum(&samples, "request_duration_seconds_bucket", &[("le", "2")]), Some(1.0));
+    assert_eq!(sum(&samples, "request_duration_seconds_bucket", &[("le", "5")]), None);
+}
+
+#[test]
+fn buckets_of_what_is_no_histogram_are_an_error_that_says_what_there_is() {
+    for (histogram, bounds, want) in [
+        (
+            "requests_total",
+            vec![1.0],
+            "replace the buckets of `requests_total`: no histogram is called so; there are time_to_first_token_seconds, ",
+        ),
+        ("request_input_tokens", vec![], "replace the buckets of `request_input_tokens`: the list is empty"),
+    ] {
+        let mut wrong = config();
+        wrong.metrics.buckets.insert(histogram.to_owned(), bounds);
+        let made = Metrics::new(&wrong, Arc::default(), Arc::default(), Clock::start());
+        let error = made.unwrap_err().to_string();
+        assert!(error.starts_with(want), "{error}");
+    }
+}
+
+// ── whatever the names ──
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => proptest::collection::vec(any::<char>(), 0..12).prop_map(String::from_iter),
+        2 => "[ab]{0,2}",
+        2 => "[\"\\\\\n{},= #é]{1,6}",
+        1 => "[xü]{4096}",
+        1 => prop_oneof![Just("other"), Just("unknown"), Just("search"), Just("llama")].prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn sums_lose_nothing(records in proptest::collection::vec((names(), names(), any::<bool>(), 0..1_000u64), 1..40)) {
+        let bench = Bench::new(&config());
+        let (mut ok, mut tokens) = (0.0, 0.0);
+        for (tenant, model, accepted, input) in &records {
+            let base = if *accepted { exchange() } else { refused() };
+            let input = Some(Count::reported(*input));
+            bench.tell(&Exchange { tenant: name(tenant), model: requested(model), input, ..base });
+            if *accepted {
+                ok += 1.0;
+                tokens += input.map_or(0.0, |count| count.value as f64);
+            }
+        }
+        for format in [Format::Text004, Format::OpenMetrics100] {
+            let page = samples(&bench.page(format));
+            prop_assert_eq!(sum(&page, "requests_total", &[]), Some(records.len() as f64));
+            prop_assert_eq!(sum(&page, "requests_total", &[("code", "200")]).unwrap_or(0.0), ok);
+            prop_assert_eq!(sum(&page, "input_tokens_total", &[]), Some(tokens));
+            prop_assert_eq!(sum(&page, "request_duration_seconds_count", &[]), Some(records.len() as f64));
+            let tenants: HashSet<_> = page.keys().filter_map(|(_, labels)| labels.get("tenant")).collect();
+            prop_assert!(tenants.len() <= 4 + 2 * 3, "{:?}", tenants);
+            for (_, labels) in page.keys() {
+                prop_assert!(labels.values().all(|value| value.len() <= labels::LONGEST_NAME));
+            }
+        }
+    }
+}
