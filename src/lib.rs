@@ -1,6 +1,9 @@
 //! Streamgauge.
 
 pub mod account;
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dialect;

@@ -1,3 +1,5 @@
-//! Arguments to commands; the only exit.
+//! Arguments to a command; the only exit.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    streamgauge::cli::main()
+}

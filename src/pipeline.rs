@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::account::settle::{Finished, settle};
 use crate::clock::{Clock, Moment};
@@ -62,8 +63,8 @@ impl Pipeline {
         (places, Self { notes, live, clock, sinks, sweep: Box::new(sweep) })
     }
 
-    /// Runs until every sender of notes is gone and the last note is settled.
-    pub async fn run(mut self) {
+    /// Runs until `stop` is cancelled and every exchange that had its place by then is settled.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sweep = tokio::time::interval(Duration::from_secs(60));
@@ -71,6 +72,7 @@ impl Pipeline {
         loop {
             tokio::select! {
                 biased;
+                () = stop.cancelled(), if !self.notes.is_closed() => self.notes.close(),
                 _ = look.tick() => self.look(),
                 _ = sweep.tick() => (self.sweep)(self.clock.now()),
                 taken = self.notes.recv_many(&mut batch, AT_ONCE) => {

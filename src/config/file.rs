@@ -21,15 +21,12 @@ use crate::exchange::Name;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
-    /// Where clients connect.
-    pub listen: SocketAddr,
-    /// Where Prometheus and operators connect.
-    pub admin: SocketAddr,
+    listen: SocketAddr,
+    admin: SocketAddr,
     drain_timeout: Span,
     final_scrape_wait: Span,
-    /// The only inference server, in short.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<UpstreamUrl>,
+    upstream: Option<UpstreamUrl>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     upstreams: Vec<UpstreamEntry>,
     tenants: TenantsEntry,
@@ -225,11 +222,28 @@ impl File {
         self
     }
 
-    /// What the file means. `histograms` are the names whose buckets may be set.
+    /// Takes what the command line says over what the file says.
+    pub fn override_with(
+        &mut self,
+        upstream: Option<UpstreamUrl>,
+        listen: Option<SocketAddr>,
+        admin: Option<SocketAddr>,
+    ) {
+        self.upstream = upstream.or_else(|| self.upstream.take());
+        self.listen = listen.unwrap_or(self.listen);
+        self.admin = admin.unwrap_or(self.admin);
+    }
+
+    /// What the file means. `histograms` are the names whose buckets may be set, `text` is where it was read
+    /// from.
     ///
     /// # Errors
     /// Values that do not go together.
-    pub fn resolve(&self, histograms: &[&str]) -> Result<Config, Error> {
+    pub fn resolve(&self, histograms: &[&str], text: &str) -> Result<Config, Error> {
+        self.put_together(histograms).map_err(|error| error.located(text))
+    }
+
+    fn put_together(&self, histograms: &[&str]) -> Result<Config, Error> {
         let upstreams = self.resolve_upstreams()?;
         let unknown = |name: &&String| !histograms.contains(&name.as_str());
         if let Some(name) = self.metrics.buckets.0.keys().find(unknown) {

@@ -54,7 +54,7 @@ impl Config {
     /// # Errors
     /// What is wrong in it, with the key's path, line and column.
     pub fn parse(text: &str, histograms: &[&str]) -> Result<Self, Error> {
-        File::parse(text)?.resolve(histograms).map_err(|error| error.located(text))
+        File::parse(text)?.resolve(histograms, text)
     }
 
     /// The whole of it as YAML, every default filled in.

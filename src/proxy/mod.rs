@@ -36,7 +36,7 @@ use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use connect::Line;
 use reply::Trouble;
-use tap::{Deadline, Reads, ResponseTap, TapError, Upload};
+use tap::{Deadline, Reads, ResponseTap, Upload};
 use upstream::{Load, Upstream};
 use watch::Recording;
 
@@ -65,18 +65,46 @@ pub struct Proxy {
     /// Connections and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the time to drain is over.
-    pub cut: CancellationToken,
+    cut: CancellationToken,
     /// Set before `cut` is cancelled: what is dropped from then on, we dropped.
-    pub is_cutting: AtomicBool,
-    /// Makes request ids where clients send none.
-    pub ids: routes::RequestIds,
+    is_cutting: AtomicBool,
+    ids: routes::RequestIds,
+}
+
+impl Proxy {
+    /// A data plane with these routes, whose records go to `places`.
+    pub fn new(
+        routes: Routes,
+        clock: Clock,
+        vitals: Arc<Vitals>,
+        live: Arc<LiveTable>,
+        places: Places,
+    ) -> Self {
+        Self {
+            routes: ArcSwap::from_pointee(routes),
+            clock,
+            vitals,
+            live,
+            places,
+            tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            is_cutting: AtomicBool::new(false),
+            ids: routes::RequestIds::default(),
+        }
+    }
+
+    /// Cuts what still runs: its exchanges end as drained.
+    pub fn cut(&self) {
+        self.is_cutting.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.cut.cancel();
+    }
 }
 
 /// The body of an answer: the upstream's, or our own.
-pub type AnswerBody = Either<ResponseTap, Full<Bytes>>;
+type AnswerBody = Either<ResponseTap, Full<Bytes>>;
 
 /// Takes one request to its upstream and the answer back.
-pub(crate) async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let started = proxy.clock.now();
     let routes = proxy.routes.load_full();
     let upstream = routes.find(&request);

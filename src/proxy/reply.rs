@@ -16,7 +16,6 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     NoUpstream,
-    Draining,
     ConnectTimedOut,
     ConnectFailed,
     NameUnknown,
@@ -56,9 +55,6 @@ impl Trouble {
                 "destination_not_found",
                 "no upstream is configured for this host and path",
             ),
-            Self::Draining => {
-                (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "the sidecar is shutting down")
-            }
             Self::ConnectTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "connection_timeout",
@@ -96,7 +92,6 @@ impl Trouble {
     pub(super) fn ending(self) -> Ending {
         match self {
             Self::NoUpstream => Ending::Rejected,
-            Self::Draining => Ending::Drained,
             Self::ConnectTimedOut | Self::FirstByteTimedOut => Ending::TimedOut,
             Self::ConnectFailed | Self::NameUnknown | Self::TlsFailed | Self::ClosedEarly | Self::Garbled => {
                 Ending::NoAnswer

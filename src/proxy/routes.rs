@@ -104,7 +104,7 @@ const ID_LIMIT: usize = 128; // a longer id of a client is replaced by ours: cut
 
 /// Makes request ids.
 #[derive(Debug)]
-pub struct RequestIds {
+pub(super) struct RequestIds {
     seed: u64,
     next: AtomicU64,
 }

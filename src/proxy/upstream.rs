@@ -32,9 +32,9 @@ const HOSTS: usize = 64;
 
 /// One upstream, ready to be sent to.
 #[derive(Debug)]
-pub struct Upstream {
+pub(super) struct Upstream {
     /// What was configured.
-    pub settings: config::Upstream,
+    pub(super) settings: config::Upstream,
     pub(super) vitals: Arc<UpstreamVitals>,
     connector: Connector,
     /// HTTP/1 needs one client. Of HTTP/2 a client has one connection, so there are several.
@@ -59,7 +59,7 @@ impl Upstream {
     ///
     /// # Errors
     /// A file named for TLS cannot be read or used.
-    pub fn new(settings: config::Upstream, vitals: &Vitals, clock: Clock) -> Result<Self, tls::Error> {
+    pub(super) fn new(settings: config::Upstream, vitals: &Vitals, clock: Clock) -> Result<Self, tls::Error> {
         let connector = Connector::new(&settings.target, settings.connect_timeout, clock)?;
         Ok(Self {
             vitals: vitals.upstream(&settings.name),

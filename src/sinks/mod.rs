@@ -2,6 +2,7 @@
 //! what it cannot keep it counts.
 
 pub mod metrics;
+pub mod notices;
 pub mod request_log;
 
 use std::time::Duration;

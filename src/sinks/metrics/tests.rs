@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config;
 use crate::exchange::{
     Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
 };
@@ -29,43 +28,13 @@ struct Bench {
 }
 
 fn config() -> Config {
-    let upstream = config::Upstream {
-        name: name("vllm"),
-        target: config::Target {
-            transport: config::Transport::Tcp { host: "127.0.0.1".to_owned(), port: 8000 },
-            authority: http::uri::Authority::from_static("127.0.0.1:8000"),
-            tls: None,
-            http2: false,
-        },
-        route: config::Route { path_prefix: "/".to_owned(), host: None },
-        host: config::HostHeader::Preserve,
-        connect_timeout: Duration::from_secs(5),
-        first_byte_timeout: None,
-        idle_timeout: None,
-        pool_idle_timeout: Duration::from_secs(90),
-    };
-    Config {
-        listen: ([0, 0, 0, 0], 8080).into(),
-        admin: ([0, 0, 0, 0], 9464).into(),
-        drain_timeout: Duration::from_secs(25),
-        final_scrape_wait: Duration::ZERO,
-        upstreams: vec![upstream],
-        tenants: config::Tenants {
-            headers: Vec::new(),
-            default: name("anonymous"),
-            known: vec![name("search")],
-            limit: 3,
-        },
-        models: vec![config::Model { patterns: vec![config::Glob::new("llama*")], name: name("llama") }],
-        metrics: config::Metrics {
-            model_limit: 2,
-            idle_series: 6 * HOUR,
-            exemplars: true,
-            buckets: BTreeMap::new(),
-        },
-        request_log: config::RequestLog { path: None, sample: 1.0 },
-        hash: name("0123456789abcdef"),
-    }
+    let text = "
+upstreams: [{name: vllm, url: 'http://127.0.0.1:8000'}]
+tenants: {known: [search], limit: 3}
+models: [{match: ['llama*'], name: llama}]
+metrics: {model_limit: 2, idle_series: 6h}
+";
+    Config::parse(text, &[]).unwrap()
 }
 
 impl Bench {

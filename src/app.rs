@@ -1,0 +1,279 @@
+//! Binds everything: two runtimes, two ports, reload, the order of ending. No domain logic.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, Control};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::live::LiveTable;
+use crate::pipeline::Pipeline;
+use crate::proxy::{Proxy, Routes, listener};
+use crate::sinks::Sink;
+use crate::sinks::metrics::Metrics;
+use crate::sinks::notices::Notices;
+use crate::sinks::request_log::RequestLog;
+use crate::vitals::Vitals;
+
+/// Where the two planes run. In tests both are the same.
+#[derive(Debug, Clone)]
+pub struct Runtimes {
+    /// Forwards and stamps times.
+    pub data: Handle,
+    /// Does everything that is costly or can fail.
+    pub accounts: Handle,
+}
+
+/// Sets what is logged, or says why it cannot.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What the shell around the app provides.
+pub struct Shell {
+    /// Reads the configuration again.
+    pub load: Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>,
+    /// The file that is watched for changes.
+    pub file: Option<PathBuf>,
+    /// Sets what is logged.
+    pub set_log_level: SetLogLevel,
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// A sidecar that runs.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients connect.
+    pub data: SocketAddr,
+    /// Where Prometheus and operators connect.
+    pub admin: SocketAddr,
+    core: Arc<Core>,
+    admin_port: Arc<Admin>,
+    request_log: Option<Arc<RequestLog>>,
+    /// Told to each task in turn when it is to end.
+    listener_stop: CancellationToken,
+    listener: JoinHandle<()>,
+    pipeline_stop: CancellationToken,
+    pipeline: JoinHandle<()>,
+    admin_stop: CancellationToken,
+    admin_task: JoinHandle<()>,
+}
+
+/// What a reload changes.
+#[derive(Debug)]
+struct Core {
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
+    shell: Shell,
+    drain: CancellationToken,
+}
+
+const LOOK_AT_FILE_EVERY: Duration = Duration::from_secs(5); // a mounted ConfigMap takes a minute to arrive anyway
+const AFTER_CUT: Duration = Duration::from_secs(2); // for tasks that were cut to record their exchanges
+
+impl App {
+    /// Starts a sidecar; both ports are bound when this returns. `extra` is told all facts too.
+    ///
+    /// # Errors
+    /// An address cannot be bound, a file cannot be opened, TLS settings cannot be used.
+    pub async fn start(
+        config: Config,
+        runtimes: &Runtimes,
+        shell: Shell,
+        extra: Option<Arc<dyn Sink>>,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let vitals = Arc::new(Vitals::default());
+        let live = Arc::new(LiveTable::default());
+        let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock);
+        let metrics = Arc::new(metrics.context("could not make the metrics")?);
+        let request_log = RequestLog::open(&config.request_log, Arc::clone(&vitals))
+            .context("could not open the request log")?
+            .map(Arc::new);
+        let data_port = bind(config.listen, "listen").await?;
+        let admin_port = bind(config.admin, "admin").await?;
+        let (data, admin) = (data_port.local_addr()?, admin_port.local_addr()?);
+
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::new(Notices::default())];
+        sinks.extend(request_log.iter().map(|log| Arc::clone(log) as Arc<dyn Sink>));
+        sinks.extend(extra);
+        let idle = Arc::clone(&metrics);
+        let (places, pipeline) =
+            Pipeline::new(Arc::clone(&live), clock, sinks, move |now| idle.sweep_idle(now));
+        let routes = Routes::new(config, &vitals, clock, None)?;
+        let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
+        let core =
+            Arc::new(Core { proxy: Arc::clone(&proxy), metrics, shell, drain: CancellationToken::new() });
+        let control: Arc<dyn Control> = Arc::clone(&core) as _;
+        let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
+
+        let [listener_stop, pipeline_stop, admin_stop] = [(); 3].map(|()| CancellationToken::new());
+        let app = Self {
+            data,
+            admin,
+            request_log,
+            listener: runtimes.data.spawn(listener::serve(proxy, data_port, listener_stop.clone())),
+            listener_stop,
+            pipeline: runtimes.accounts.spawn(pipeline.run(pipeline_stop.clone())),
+            pipeline_stop,
+            admin_task: runtimes
+                .accounts
+                .spawn(Arc::clone(&admin_page).serve(admin_port, admin_stop.clone())),
+            admin_port: admin_page,
+            admin_stop,
+            core,
+        };
+        app.watch_file(runtimes);
+        Ok(app)
+    }
+
+    /// Reads the configuration again.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub fn reload(&self) -> Result<(), String> {
+        self.core.reload()
+    }
+
+    /// Ready when somebody asked over the admin port for an end.
+    pub async fn drain_asked(&self) {
+        self.core.drain.cancelled().await;
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.core.proxy.routes.load().config)
+    }
+
+    fn watch_file(&self, runtimes: &Runtimes) {
+        let Some(path) = self.core.shell.file.clone() else { return };
+        let core = Arc::clone(&self.core);
+        let stop = self.listener_stop.clone();
+        runtimes.accounts.spawn(async move {
+            let mut seen = read(&path).await;
+            while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_FILE_EVERY)).await.is_some() {
+                let now = read(&path).await;
+                // A file that is gone for a moment is being replaced.
+                if now.is_some() && now != seen {
+                    seen = now;
+                    // What is wrong has been logged and counted.
+                    let _ = core.reload();
+                }
+            }
+        });
+    }
+
+    /// Ends in order: not ready, no new connections, running streams to their end or, after the configured
+    /// time, cut; all records settled; one more scrape if it is waited for; logs flushed.
+    pub async fn stop(self) {
+        let config = self.config();
+        let proxy = &self.core.proxy;
+        self.admin_port.set_draining();
+        self.listener_stop.cancel();
+        proxy.tasks.close();
+        let running = proxy.live.len();
+        tracing::info!(running, timeout = ?config.drain_timeout, "draining");
+        let drained = tokio::time::timeout(config.drain_timeout, async {
+            // Its own error would be a panic, which the hook has told.
+            let _ = self.listener.await;
+            proxy.tasks.wait().await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!(streams = proxy.live.len(), "drain_timeout is over, cutting what still runs");
+            proxy.cut();
+            if tokio::time::timeout(AFTER_CUT, proxy.tasks.wait()).await.is_err() {
+                tracing::error!("some connections did not end when they were cut");
+            }
+        }
+        self.pipeline_stop.cancel();
+        if tokio::time::timeout(AFTER_CUT, self.pipeline).await.is_err() {
+            tracing::error!("some exchanges could not be settled");
+        }
+        if !config.final_scrape_wait.is_zero() {
+            let scraped =
+                tokio::time::timeout(config.final_scrape_wait, self.admin_port.final_scrape()).await;
+            tracing::info!(scraped = scraped.is_ok(), "all exchanges are settled");
+        }
+        self.admin_stop.cancel();
+        // A scraper that holds its connection does not hold us.
+        let _ = tokio::time::timeout(AFTER_CUT, self.admin_task).await;
+        if let Some(log) = self.request_log {
+            let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        }
+    }
+}
+
+impl Core {
+    fn reload(&self) -> Result<(), String> {
+        let result = self.try_reload().map_err(|error| format!("{error:#}"));
+        let now = self.proxy.clock.wall(self.proxy.clock.now());
+        self.metrics.reload(result.is_ok(), now);
+        match &result {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(error) => tracing::error!(%error, "could not reload the configuration; the old one stays"),
+        }
+        result
+    }
+
+    fn try_reload(&self) -> anyhow::Result<()> {
+        let config = (self.shell.load)()?;
+        let before = self.proxy.routes.load_full();
+        let routes = Routes::new(config, &self.proxy.vitals, self.proxy.clock, Some(&before))?;
+        for key in needs_restart(&before.config, &routes.config) {
+            tracing::warn!(key, "changed, but takes a restart");
+        }
+        self.metrics.apply(&routes.config);
+        self.proxy.routes.store(Arc::new(routes));
+        Ok(())
+    }
+}
+
+/// The keys whose change a reload does not take.
+fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
+    [
+        ("listen", before.listen != after.listen),
+        ("admin", before.admin != after.admin),
+        ("metrics.buckets", before.metrics.buckets != after.metrics.buckets),
+        ("request_log", before.request_log != after.request_log),
+    ]
+    .into_iter()
+    .filter_map(|(key, changed)| changed.then_some(key))
+    .collect()
+}
+
+impl Control for Core {
+    fn config(&self) -> String {
+        self.proxy.routes.load().config.to_yaml()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        Core::reload(self)
+    }
+
+    fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        (self.shell.set_log_level)(filter)
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("could not listen on {address} (`{key}`)"))
+}
+
+async fn read(path: &Path) -> Option<Vec<u8>> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || std::fs::read(path).ok()).await.ok().flatten()
+}

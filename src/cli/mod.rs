@@ -1,0 +1,137 @@
+//! The command line: one command a file. The only place that prints.
+
+pub mod check;
+pub mod run;
+
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use crate::app::{Runtimes, SetLogLevel};
+use crate::sinks::metrics::catalog::{Kind, TABLE};
+
+/// Measures the token stream of LLM inference servers without touching it.
+#[derive(Debug, Parser)]
+#[command(name = "streamgauge", version, about, long_about = LONG_ABOUT, arg_required_else_help = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Measures the token stream of LLM inference servers without touching it.
+
+A transparent reverse proxy that stands before vLLM, SGLang, llama.cpp or an API, lets every byte through \
+unchanged, and exports TTFT, tokens per second, tokens and outcomes per tenant and model to Prometheus.";
+
+/// A command and its arguments.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Run(run::Args),
+    Check(check::Args),
+}
+
+/// Reads the arguments and does what they say.
+pub fn main() -> ExitCode {
+    install_panic_hook();
+    let Line { command } = Line::parse();
+    match dispatch(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(&args),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word to the user")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("streamgauge: {error:#}");
+}
+
+/// Tells where a panic was, never what it says: the text may hold a piece of a prompt.
+fn install_panic_hook() {
+    panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%location, "panicked; the text is withheld, for it may hold traffic");
+    }));
+}
+
+/// Logs to standard error from now on; standard output is the request log's.
+fn start_logging(default: &str) -> anyhow::Result<SetLogLevel> {
+    let filter = std::env::var("STREAMGAUGE_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(&filter).map_err(|error| {
+        anyhow::anyhow!(
+            "STREAMGAUGE_LOG: `{filter}` is no filter ({error}); write it like info or streamgauge=debug"
+        )
+    })?;
+    let (filter, handle): (_, reload::Handle<EnvFilter, Registry>) = reload::Layer::new(filter);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    Ok(Box::new(move |filter| {
+        let parsed =
+            EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is no filter: {error}"))?;
+        handle.reload(parsed).map_err(|error| error.to_string())
+    }))
+}
+
+/// The two planes' runtimes. Dropping them ends what still runs.
+#[derive(Debug)]
+struct Planes {
+    data: Runtime,
+    accounts: Runtime,
+}
+
+const ACCOUNTS_THREADS: usize = 2;
+
+impl Planes {
+    fn start() -> anyhow::Result<Self> {
+        let data = Builder::new_multi_thread().thread_name("data").enable_all().build()?;
+        let accounts = Builder::new_multi_thread()
+            .worker_threads(ACCOUNTS_THREADS)
+            .thread_name("accounts")
+            .enable_all()
+            .build()?;
+        Ok(Self { data, accounts })
+    }
+
+    fn handles(&self) -> Runtimes {
+        Runtimes { data: self.data.handle().clone(), accounts: self.accounts.handle().clone() }
+    }
+}
+
+/// The histograms whose buckets a configuration may set.
+fn histograms() -> Vec<&'static str> {
+    TABLE.iter().filter(|row| matches!(row.kind, Kind::Histogram(_))).map(|row| row.name).collect()
+}
+
+/// Ends with SIGINT or SIGTERM; never where signals cannot be heard.
+async fn interrupted() {
+    tokio::select! {
+        () = signalled(tokio::signal::unix::SignalKind::terminate()) => {}
+        () = signalled(tokio::signal::unix::SignalKind::interrupt()) => {}
+    }
+}
+
+async fn signalled(kind: tokio::signal::unix::SignalKind) {
+    match tokio::signal::unix::signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(error) => {
+            tracing::error!(%error, "could not listen for a signal");
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a person wants to read once: the first exchange that was understood, and which models leave their
+//! tokens unreported, with what would help.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+
+use super::{Fact, Sink};
+use crate::exchange::{Exchange, Outcome};
+
+const MODELS: usize = 100; // that are told of; a client can make up names
+
+/// The sink.
+#[derive(Debug, Default)]
+pub struct Notices(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    first: bool,
+    unreported: HashSet<String>,
+}
+
+impl Sink for Notices {
+    fn record(&self, fact: &Fact<'_>) {
+        let Fact::Settled(exchange) = fact else { return };
+        if !exchange.is_generation() || exchange.outcome != Outcome::Completed || !exchange.accepted() {
+            return;
+        }
+        let mut told = self.0.lock();
+        if !std::mem::replace(&mut told.first, true) {
+            tracing::info!("first exchange: {}", summary(exchange));
+        }
+        let model = model(exchange);
+        let is_silent = exchange.output.is_none() && exchange.unobserved.is_none();
+        if is_silent && told.unreported.len() < MODELS && told.unreported.insert(model.to_owned()) {
+            tracing::warn!(
+                "{model} at upstream {} reports no usage in its streams, so their tokens are counted as missing: \
+                 let clients send \"stream_options\": {{\"include_usage\": true}}, or let the server report it \
+                 unasked (vLLM: --enable-force-include-usage)",
+                exchange.upstream
+            );
+        }
+    }
+}
+
+/// `openai_chat llama-3.1-8b: TTFT 212 ms, 30 in / 24 out (reported)`
+fn summary(exchange: &Exchange) -> String {
+    let ttft = exchange.timing.ttft.map(|ttft| format!("TTFT {} ms, ", ttft.as_millis())).unwrap_or_default();
+    let count = |count: Option<crate::exchange::Count>| {
+        count.map_or_else(|| "unknown".to_owned(), |count| count.value.to_string())
+    };
+    let source = exchange.output.or(exchange.input).map_or("missing", |count| count.source.label());
+    format!(
+        "{} {}: {ttft}{} in / {} out ({source})",
+        exchange.dialect.0,
+        model(exchange),
+        count(exchange.input),
+        count(exchange.output)
+    )
+}
+
+fn model(exchange: &Exchange) -> &str {
+    exchange.model.label(true).map_or("unknown", |name| name.as_str())
+}
