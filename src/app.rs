@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::live::LiveTable;
 use crate::pipeline::Pipeline;
-use crate::proxy::{Proxy, Routes, listener};
+use crate::proxy::{Dial, Proxy, Routes, listener};
 use crate::sinks::Sink;
 use crate::sinks::metrics::Metrics;
 use crate::sinks::notices::Notices;
@@ -111,7 +111,7 @@ impl App {
         let idle = Arc::clone(&metrics);
         let (places, pipeline) =
             Pipeline::new(Arc::clone(&live), clock, sinks, move |now| idle.sweep_idle(now));
-        let routes = Routes::new(config, &vitals, clock, None)?;
+        let routes = Routes::new(config, &vitals, clock, Dial::Network)?;
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
         let core =
             Arc::new(Core { proxy: Arc::clone(&proxy), metrics, shell, drain: CancellationToken::new() });
@@ -228,7 +228,7 @@ impl Core {
     fn try_reload(&self) -> anyhow::Result<()> {
         let config = (self.shell.load)()?;
         let before = self.proxy.routes.load_full();
-        let routes = Routes::new(config, &self.proxy.vitals, self.proxy.clock, Some(&before))?;
+        let routes = before.changed_to(config, &self.proxy.vitals, self.proxy.clock)?;
         for key in needs_restart(&before.config, &routes.config) {
             tracing::warn!(key, "changed, but takes a restart");
         }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::{histograms, run::locate};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::proxy::Routes;
+use crate::proxy::{Dial, Routes};
 use crate::vitals::Vitals;
 
 /// Check a configuration and print it with every default filled in
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let resolved = config.to_yaml();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     // The files that it names must be usable too.
-    runtime.block_on(async { Routes::new(config, &Vitals::default(), Clock::start(), None) })?;
+    runtime.block_on(async { Routes::new(config, &Vitals::default(), Clock::start(), Dial::Network) })?;
     print!("{resolved}");
     Ok(())
 }

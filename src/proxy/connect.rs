@@ -12,8 +12,9 @@ use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
 use super::tls;
@@ -61,9 +62,22 @@ pub(super) enum ConnectError {
     Tls(#[source] io::Error),
 }
 
+/// How upstreams are reached.
+#[derive(Debug, Clone)]
+pub enum Dial {
+    /// Over the network, as their URLs say.
+    Network,
+    /// Through pipes in memory, whatever their URLs say: the other end of each connection goes here. For
+    /// tests under paused time, which sockets do not follow.
+    Memory(mpsc::UnboundedSender<DuplexStream>),
+}
+
+const PIPE: usize = 64 << 10; // about what a socket's buffer holds
+
 /// Makes connections to one upstream, whatever host a request's URI names.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
+    dial: Dial,
     target: Arc<Target>,
     timeout: Duration,
     tls: Option<tls::Client>,
@@ -77,9 +91,14 @@ impl Connector {
     ///
     /// # Errors
     /// A file named for TLS cannot be read or used.
-    pub(super) fn new(target: &Target, timeout: Duration, clock: Clock) -> Result<Self, tls::Error> {
+    pub(super) fn new(
+        dial: Dial,
+        target: &Target,
+        timeout: Duration,
+        clock: Clock,
+    ) -> Result<Self, tls::Error> {
         let tls = target.tls.as_ref().map(|tls| tls::Client::new(tls, &target.authority)).transpose()?;
-        Ok(Self { target: Arc::new(target.clone()), timeout, tls, clock })
+        Ok(Self { dial, target: Arc::new(target.clone()), timeout, tls, clock })
     }
 
     async fn connect(self) -> Result<TokioIo<Stamped>, ConnectError> {
@@ -91,6 +110,11 @@ impl Connector {
     }
 
     async fn open(&self) -> Result<Stream, ConnectError> {
+        if let Dial::Memory(pipes) = &self.dial {
+            let (ours, theirs) = tokio::io::duplex(PIPE);
+            let refused = |_| ConnectError::Refused(io::ErrorKind::ConnectionRefused.into());
+            return pipes.send(theirs).map(|()| Stream::Memory(ours)).map_err(refused);
+        }
         let (host, port) = match &self.target.transport {
             Transport::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(ConnectError::Refused)?;
@@ -147,6 +171,7 @@ pub(super) struct Stamped {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Memory(DuplexStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
@@ -155,6 +180,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream),
             Self::Unix(stream) => Pin::new(stream),
+            Self::Memory(stream) => Pin::new(stream),
             Self::Tls(stream) => Pin::new(stream.as_mut()),
         }
     }
@@ -163,6 +189,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream),
             Self::Unix(stream) => Pin::new(stream),
+            Self::Memory(stream) => Pin::new(stream),
             Self::Tls(stream) => Pin::new(stream.as_mut()),
         }
     }
@@ -210,6 +237,7 @@ impl AsyncWrite for Stamped {
         match &self.stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Unix(stream) => stream.is_write_vectored(),
+            Stream::Memory(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }

@@ -40,6 +40,7 @@ use tap::{Deadline, Reads, ResponseTap, Upload};
 use upstream::{Load, Upstream};
 use watch::Recording;
 
+pub use connect::Dial;
 pub use routes::Routes;
 pub use tls::Error as TlsError;
 
@@ -197,13 +198,15 @@ async fn answer(
 ) -> Answered {
     let mut sending = pin!(sending);
     poll_fn(|cx: &mut Context<'_>| {
+        // First, so that what a request asked is known even if nobody takes it.
+        let client_gone = upload.poll_ahead(cx).is_ready();
         match sending.as_mut().poll(cx) {
             Poll::Ready(Ok((response, load))) => return Poll::Ready(Answered::Head(response, load)),
             Poll::Ready(Err(_)) if upload.has_failed() => return Poll::Ready(Answered::ClientGone),
             Poll::Ready(Err(error)) => return Poll::Ready(Answered::Nothing(error)),
             Poll::Pending => {}
         }
-        if upload.poll_ahead(cx).is_ready() {
+        if client_gone {
             return Poll::Ready(Answered::ClientGone);
         }
         match deadline.as_mut().map(|deadline| Pin::new(&mut deadline.sleep).poll(cx)) {

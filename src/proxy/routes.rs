@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, Request};
 
+use super::connect::Dial;
 use super::upstream::Upstream;
 use super::{headers, tls};
 use crate::clock::Clock;
@@ -19,6 +20,7 @@ pub struct Routes {
     /// The configuration of every exchange that begins now.
     pub config: Arc<Config>,
     upstreams: Vec<Arc<Upstream>>,
+    dial: Dial,
 }
 
 /// An upstream whose settings cannot be used.
@@ -30,31 +32,34 @@ pub struct UpstreamError {
 }
 
 impl Routes {
-    /// The upstreams of a configuration. What did not change keeps its connections from `before`.
+    /// The upstreams of a configuration.
     ///
     /// # Errors
     /// An upstream's TLS settings cannot be used.
-    pub fn new(
-        config: Config,
-        vitals: &Vitals,
-        clock: Clock,
-        before: Option<&Routes>,
-    ) -> Result<Self, UpstreamError> {
+    pub fn new(config: Config, vitals: &Vitals, clock: Clock, dial: Dial) -> Result<Self, UpstreamError> {
+        Self { config: Arc::new(config.clone()), upstreams: Vec::new(), dial }
+            .changed_to(config, vitals, clock)
+    }
+
+    /// The upstreams of another configuration. What did not change keeps its connections.
+    ///
+    /// # Errors
+    /// An upstream's TLS settings cannot be used.
+    pub fn changed_to(&self, config: Config, vitals: &Vitals, clock: Clock) -> Result<Self, UpstreamError> {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for settings in &config.upstreams {
             // TLS files may have changed behind the same settings.
             let same =
                 |upstream: &&Arc<Upstream>| upstream.settings == *settings && settings.target.tls.is_none();
-            let kept = before.and_then(|routes| routes.upstreams.iter().find(same));
-            upstreams.push(match kept {
+            upstreams.push(match self.upstreams.iter().find(same) {
                 Some(upstream) => Arc::clone(upstream),
                 None => Arc::new(
-                    Upstream::new(settings.clone(), vitals, clock)
+                    Upstream::new(settings.clone(), vitals, clock, self.dial.clone())
                         .map_err(|error| UpstreamError { name: settings.name.clone(), error })?,
                 ),
             });
         }
-        Ok(Self { config: Arc::new(config), upstreams })
+        Ok(Self { config: Arc::new(config), upstreams, dial: self.dial.clone() })
     }
 
     /// The upstream of a request: of those that match, the one with the longest path prefix, then one that
@@ -151,7 +156,7 @@ mod tests {
 
     fn find(upstreams: &str, target: &str, host: &str) -> Option<String> {
         let config = Config::parse(&format!("upstreams:\n{upstreams}"), &[]).unwrap();
-        let routes = Routes::new(config, &Vitals::default(), Clock::start(), None).unwrap();
+        let routes = Routes::new(config, &Vitals::default(), Clock::start(), Dial::Network).unwrap();
         let request = Request::builder().uri(target).header("host", host).body(()).unwrap();
         routes.find(&request).map(|upstream| upstream.settings.name.to_string())
     }

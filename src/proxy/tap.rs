@@ -61,6 +61,12 @@ impl Upload {
         self.state.lock().failed
     }
 
+    fn saw(&self, frame: &Result<Frame<Bytes>, hyper::Error>) {
+        if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+            self.watch.request_chunk(data);
+        }
+    }
+
     /// Reads ahead while no connection has asked for the body. Ready when the client stopped uploading.
     pub(super) fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
@@ -69,6 +75,7 @@ impl Upload {
                 Poll::Ready(Some(frame)) => {
                     state.ahead_bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
                     state.failed = frame.is_err();
+                    self.saw(&frame);
                     state.ahead.push_back(frame);
                 }
                 Poll::Ready(None) | Poll::Pending => break,
@@ -79,14 +86,6 @@ impl Upload {
 }
 
 impl UploadState {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.taken = true;
-        match self.ahead.pop_front() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
-        }
-    }
-
     fn is_end_stream(&self) -> bool {
         self.ahead.is_empty() && self.incoming.is_end_stream()
     }
@@ -102,19 +101,19 @@ impl Body for RequestTap {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self(upload) = &*self;
         let mut state = upload.state.lock();
-        let frame = ready!(state.poll_next(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    upload.watch.request_chunk(data);
-                }
-                // With a declared length the body may not be polled to its end.
-                if state.is_end_stream() {
-                    upload.watch.request_end();
-                }
+        state.taken = true;
+        let frame = match state.ahead.pop_front() {
+            Some(frame) => Some(frame),
+            None => {
+                let frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx));
+                frame.iter().for_each(|frame| upload.saw(frame));
+                frame
             }
-            Some(Err(_)) => state.failed = true,
-            None => upload.watch.request_end(),
+        };
+        state.failed |= matches!(frame, Some(Err(_)));
+        // With a declared length the body may not be polled to its end.
+        if frame.is_none() || state.is_end_stream() {
+            upload.watch.request_end();
         }
         Poll::Ready(frame)
     }

@@ -11,7 +11,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
-use super::connect::Connector;
+use super::connect::{Connector, Dial};
 use super::tap::RequestTap;
 use super::{HEAD_LIMIT, HEADERS_LIMIT, headers, tls};
 use crate::clock::Clock;
@@ -59,8 +59,13 @@ impl Upstream {
     ///
     /// # Errors
     /// A file named for TLS cannot be read or used.
-    pub(super) fn new(settings: config::Upstream, vitals: &Vitals, clock: Clock) -> Result<Self, tls::Error> {
-        let connector = Connector::new(&settings.target, settings.connect_timeout, clock)?;
+    pub(super) fn new(
+        settings: config::Upstream,
+        vitals: &Vitals,
+        clock: Clock,
+        dial: Dial,
+    ) -> Result<Self, tls::Error> {
+        let connector = Connector::new(dial, &settings.target, settings.connect_timeout, clock)?;
         Ok(Self {
             vitals: vitals.upstream(&settings.name),
             connector,
