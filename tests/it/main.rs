@@ -1,3 +1,9 @@
-//! x
-#[test]
-fn a() {}
+//! Everything that is tested from outside, in one binary: no foreign program, no sockets unless a test is about
+//! them, paused time over pipes in memory.
+
+mod bodies;
+mod endings;
+mod harness;
+mod hops;
+mod http2;
+mod timing;

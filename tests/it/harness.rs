@@ -1,0 +1,192 @@
+//! A sidecar between two pipes: the test plays the client on one and the inference server on the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulShutdown;
+use parking_lot::Mutex;
+use serde_json::Value;
+use streamgauge::clock::Clock;
+use streamgauge::config::Config;
+use streamgauge::live::LiveTable;
+use streamgauge::pipeline::Pipeline;
+use streamgauge::proxy::{Dial, Proxy, Routes, listener};
+use streamgauge::sinks::metrics::{Format, Metrics};
+use streamgauge::sinks::request_log::Line;
+use streamgauge::sinks::{Fact, Sink};
+use streamgauge::vitals::Vitals;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const ONE_UPSTREAM: &str = "upstream: http://upstream:8000\n";
+
+pub(crate) struct Sidecar {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) metrics: Arc<Metrics>,
+    exchanges: Arc<Exchanges>,
+    graceful: GracefulShutdown,
+    tasks: TaskTracker,
+}
+
+/// Connections that the sidecar makes to its upstreams.
+pub(crate) struct Upstream(mpsc::UnboundedReceiver<DuplexStream>);
+
+#[derive(Default)]
+struct Exchanges(Mutex<Vec<Value>>);
+
+impl Sink for Exchanges {
+    fn record(&self, fact: &Fact<'_>) {
+        if let Fact::Settled(exchange) = fact {
+            self.0.lock().push(serde_json::to_value(Line::of(exchange)).unwrap());
+        }
+    }
+}
+
+impl Sidecar {
+    pub(crate) fn start(config: &str) -> (Self, Upstream) {
+        let config = Config::parse(config, &[]).unwrap();
+        let (pipes, upstream) = mpsc::unbounded_channel();
+        let clock = Clock::start();
+        let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
+        let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
+        let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
+        let sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&exchanges) as _];
+        let (places, pipeline) = Pipeline::new(Arc::clone(&live), clock, sinks, |_| {});
+        let routes = Routes::new(config, &vitals, clock, Dial::Memory(pipes)).unwrap();
+        let tasks = TaskTracker::new();
+        tasks.spawn(pipeline.run(CancellationToken::new()));
+        let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
+        (Self { proxy, metrics, exchanges, graceful: GracefulShutdown::new(), tasks }, Upstream(upstream))
+    }
+
+    /// A client's connection.
+    pub(crate) fn connect(&self) -> Wire {
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let graceful = self.graceful.watcher();
+        self.proxy.tasks.spawn(listener::connection(Arc::clone(&self.proxy), server, graceful));
+        Wire(client)
+    }
+
+    /// Waits until no exchange is open and all are settled; gives their lines of the request log.
+    pub(crate) async fn exchanges(&self) -> Vec<Value> {
+        while !self.proxy.live.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.exchanges.0.lock().clone()
+    }
+
+    /// The only exchange.
+    pub(crate) async fn exchange(&self) -> Value {
+        let mut all = self.exchanges().await;
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.pop().unwrap()
+    }
+
+    /// The value of a sample on /metrics, by its name and labels as they stand there.
+    pub(crate) fn sample(&self, sample: &str) -> Option<f64> {
+        let page = String::from_utf8(self.metrics.render(Format::Text004)).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        Some(line.parse().unwrap())
+    }
+
+    /// Runs a task beside the test.
+    pub(crate) fn beside<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.tasks.spawn(task)
+    }
+}
+
+impl Upstream {
+    /// The next connection that the sidecar makes.
+    pub(crate) async fn accept(&mut self) -> Wire {
+        let accepted = tokio::time::timeout(Duration::from_secs(60), self.0.recv()).await;
+        Wire(accepted.expect("no connection came").unwrap())
+    }
+
+    /// Whether a connection was made that nobody has accepted.
+    pub(crate) fn has_more(&mut self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// One end of a connection, read and written as bytes.
+pub(crate) struct Wire(pub(crate) DuplexStream);
+
+impl Wire {
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything up to and with `end`.
+    pub(crate) async fn read_to(&mut self, end: &str) -> String {
+        let mut read = Vec::new();
+        let reading = async {
+            while !read.ends_with(end.as_bytes()) {
+                read.push(self.0.read_u8().await?);
+            }
+            std::io::Result::Ok(())
+        };
+        let result = tokio::time::timeout(Duration::from_secs(3600), reading).await;
+        let text = String::from_utf8_lossy(&read).into_owned();
+        assert!(matches!(result, Ok(Ok(()))), "{result:?} before {end:?}; came: {text:?}");
+        text
+    }
+
+    pub(crate) async fn read_head(&mut self) -> String {
+        self.read_to("\r\n\r\n").await
+    }
+
+    pub(crate) async fn read_exactly(&mut self, n: usize) -> Vec<u8> {
+        let mut read = vec![0; n];
+        let reading = tokio::time::timeout(Duration::from_secs(3600), self.0.read_exact(&mut read)).await;
+        reading.expect("the bytes did not come").unwrap();
+        read
+    }
+
+    /// Everything until the other side closes.
+    pub(crate) async fn read_to_close(&mut self) -> String {
+        let mut read = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(3600), self.0.read_to_end(&mut read)).await;
+        let text = String::from_utf8_lossy(&read).into_owned();
+        assert!(closed.is_ok(), "still open; came: {text:?}");
+        text
+    }
+
+    /// Whether the other side has closed, or closes within so much time.
+    pub(crate) async fn closes_within(&mut self, time: Duration) -> bool {
+        let mut byte = [0];
+        matches!(tokio::time::timeout(time, self.0.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
+    }
+}
+
+/// A chat request with this body.
+pub(crate) fn post(body: &str) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub(crate) const STREAM_REQUEST: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+pub(crate) const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A chunk of HTTP/1's transfer coding.
+pub(crate) fn chunk(data: &str) -> String {
+    format!("{:x}\r\n{data}\r\n", data.len())
+}
+
+/// An event with a piece of content.
+pub(crate) fn token(content: &str) -> String {
+    format!("data: {{\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}}}}]}}\n\n")
+}
+
+pub(crate) const LAST_EVENTS: &str = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
+
+pub(crate) const LAST_CHUNK: &str = "0\r\n\r\n";

@@ -1,0 +1,149 @@
+//! When what is measured, to the millisecond of paused time.
+
+use std::time::Duration;
+
+use super::harness::{LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, chunk, post, token};
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+const ROLE: &str =
+    "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+
+#[tokio::test(start_paused = true)]
+async fn each_clock_stops_at_its_own_event() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    pause(100).await;
+    server.write(STREAM_HEAD).await;
+    pause(50).await;
+    server.write(chunk(ROLE)).await;
+    pause(300).await;
+    server.write(chunk(&token("a"))).await;
+    pause(40).await;
+    server.write(chunk(&token("b"))).await;
+    pause(60).await;
+    server.write(chunk(&token("c"))).await;
+    pause(500).await;
+    server.write(chunk(LAST_EVENTS)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchange().await;
+    assert_eq!(line["ttfb_seconds"], 0.15);
+    assert_eq!(line["ttft_seconds"], 0.45);
+    assert_eq!(line["first_answer_seconds"], 0.45);
+    assert_eq!(line["last_token_seconds"], 0.55);
+    assert_eq!(line["longest_gap_seconds"], 0.06);
+    assert_eq!(line["tpot_seconds"], 0.05);
+    assert_eq!(line["duration_seconds"], 1.05);
+    assert_eq!(line["outcome"], "completed");
+    assert_eq!((&line["input_tokens"], &line["output_tokens"], &line["chunks"]), (&5.into(), &3.into(), &3.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_passes_at_the_moment_it_came() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    let start = tokio::time::Instant::now();
+    let writing = sidecar.beside(async move {
+        pause(100).await;
+        server.write(STREAM_HEAD).await;
+        for n in 0..5 {
+            pause(100).await;
+            server.write(chunk(&token(&n.to_string()))).await;
+        }
+        server
+    });
+    client.read_head().await;
+    assert_eq!(start.elapsed().as_millis(), 100, "the head is not held back for the first chunk");
+    for n in 0..5 {
+        client.read_to(&chunk(&token(&n.to_string()))).await;
+        assert_eq!(start.elapsed().as_millis(), 200 + 100 * n);
+    }
+    drop(writing.await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_token_is_in_its_histogram_while_the_stream_runs() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    pause(9_400).await;
+    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
+    assert_eq!(sidecar.sample("streamgauge_oldest_awaiting_first_token_seconds{upstream=\"default\"}"), Some(9.4));
+    server.write(STREAM_HEAD).await;
+    server.write(chunk(&token("a"))).await;
+    pause(300).await;
+    let ttft = "{model=\"m\",upstream=\"default\",dialect=\"openai_chat\",input_band=\"le_1k\"}";
+    assert_eq!(sidecar.sample(&format!("streamgauge_time_to_first_token_seconds_sum{ttft}")), Some(9.4));
+    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(0.0));
+    assert_eq!(sidecar.sample("streamgauge_requests_in_flight{upstream=\"default\"}"), Some(1.0));
+    assert_eq!(sidecar.sample("streamgauge_output_chunks_total{upstream=\"default\"}"), Some(1.0));
+    client.read_to(&chunk(&token("a"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_makes_no_gap_of_the_upstreams() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    server.write(STREAM_HEAD).await;
+    // More than all buffers on the way hold, at once; the client reads a minute later.
+    let filler = token(&"x".repeat(200_000));
+    let writing = sidecar.beside(async move {
+        for _ in 0..10 {
+            server.write(chunk(&filler)).await;
+        }
+        server.write(chunk(LAST_EVENTS)).await;
+        server.write(LAST_CHUNK).await;
+        server
+    });
+    pause(60_000).await;
+    client.read_to(LAST_CHUNK).await;
+    drop(writing.await);
+    let line = sidecar.exchange().await;
+    // What the sidecar had already read waited for the client, not for the upstream: its time is the read's.
+    assert_eq!(line["ttft_seconds"], 0.0);
+    assert_eq!(line["chunks"], 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
+    let config = "upstreams: [{name: v, url: 'http://v:1', first_byte_timeout: 2s, idle_timeout: 1s}]";
+    // Before the head: 504.
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let _server = upstream.accept().await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+    assert!(head.contains("proxy-status: streamgauge; error=http_response_timeout\r\n"), "{head}");
+    let line = sidecar.exchange().await;
+    assert_eq!((&line["outcome"], &line["code"], &line["duration_seconds"]), (&"timed_out".into(), &504.into(), &2.0.into()));
+    // After it: the answer is cut and its code stays.
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.write(STREAM_HEAD).await;
+    pause(1_500).await;
+    server.write(chunk(&token("a"))).await;
+    pause(900).await;
+    server.write(chunk(&token("b"))).await;
+    let rest = client.read_to_close().await;
+    assert!(rest.ends_with(&chunk(&token("b"))), "no last chunk, so that the client knows: {rest}");
+    let line = sidecar.exchange().await;
+    assert_eq!((&line["outcome"], &line["code"], &line["duration_seconds"]), (&"timed_out".into(), &200.into(), &3.4.into()));
+    assert!(server.closes_within(Duration::from_millis(1)).await);
+}
