@@ -1,3 +1,6 @@
-//! x
-#[test]
-fn a() {}
+//! The integration tests, one binary: linked once.
+
+#[cfg(test)]
+mod case;
+#[cfg(test)]
+mod golden;
