@@ -20,11 +20,12 @@ pub(super) fn event<'a, C: Deserialize<'a>>(
     if event.data == b"[DONE]" {
         return emit(Signal::Done);
     }
+    let is_error = event.name == Some("error");
     let text = std::str::from_utf8(event.data).ok();
     let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a>>(text).ok()) else {
-        return emit(Signal::Undecodable);
+        return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
     };
-    envelope.tell(emit);
+    envelope.tell(is_error, emit);
     if let Some(choices) = envelope.choices {
         for_each(choices, &mut |choice: C| tell(choice, emit));
     }
@@ -48,11 +49,16 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow)]
     object: Word<'a>,
+    /// Of an error that has no envelope.
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    code: Word<'a>,
 }
 
 impl Envelope<'_> {
-    /// Says what does not depend on the choices: model, id, usage, error.
-    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+    /// Says what does not depend on the choices: model, id, usage, error. `is_error`: the event's name says so.
+    fn tell(&self, is_error: bool, emit: &mut dyn FnMut(Signal<'_>)) {
         if let Some(model) = self.model.as_str() {
             emit(Signal::Model(model));
         }
@@ -62,8 +68,9 @@ impl Envelope<'_> {
         tell_usage(self.usage.map(RawValue::get), self.timings.map(RawValue::get), emit);
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
             emit(Signal::Failed(&error_class(error.get())));
-        } else if self.object.as_str() == Some("error") {
-            emit(Signal::Failed("error"));
+        } else if is_error || self.object.as_str() == Some("error") {
+            // vLLM before 0.9 sent errors without an envelope.
+            emit(Signal::Failed(self.kind.as_str().or(self.code.as_str()).unwrap_or("error")));
         }
     }
 }
