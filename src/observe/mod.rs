@@ -280,7 +280,8 @@ impl Observer {
         if first_token {
             clocks.first_token = Some(at);
             // Continuous usage in the event itself is what its deltas did not tell.
-            clocks.first_event_tokens = tokens.told.or(tokens.reported).filter(|n| *n > 0);
+            let told = tokens.told.filter(|n| *n > 0);
+            clocks.first_event_tokens = told.or(tokens.reported).filter(|n| *n > 0);
         }
         if tokens.answer {
             clocks.first_answer.get_or_insert(at);
