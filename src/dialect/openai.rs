@@ -158,17 +158,18 @@ fn error_class(json: &str) -> String {
 
 /// Says what a body that is no stream has besides its choices' text.
 pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-    if let Some(model) = members.text("model") {
+    let word = |path| members.text(path).filter(|word| !word.is_empty());
+    if let Some(model) = word("model") {
         emit(Signal::Model(&model));
     }
-    if let Some(id) = members.text("id") {
+    if let Some(id) = word("id") {
         emit(Signal::UpstreamId(&id));
     }
     let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
     tell_usage(json("usage"), json("timings"), emit);
     let reasons = members.each("choices.*.finish_reason");
     for (choice, reason) in (0..).zip(reasons) {
-        if let Ok(reason) = serde_json::from_slice::<&str>(reason) {
+        if let Some(reason) = serde_json::from_slice(reason).ok().filter(|reason: &&str| !reason.is_empty()) {
             emit(Signal::Finish { choice, reason: finish_reason(reason) });
         }
     }
@@ -176,7 +177,7 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         emit(Signal::Failed(&error_class(error)));
     } else if members.text("object").as_deref() == Some("error") {
         // vLLM before 0.9 answered errors without an envelope.
-        emit(Signal::Failed(members.text("type").as_deref().unwrap_or("error")));
+        emit(Signal::Failed(word("type").as_deref().unwrap_or("error")));
     }
     if members.is_complete() {
         emit(Signal::Done);
@@ -203,7 +204,10 @@ pub(super) fn finish_reason(word: &str) -> FinishReason {
 pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -> RequestFacts {
     let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
     RequestFacts {
-        model: members.text("model").map(|model| model.into_owned().into_boxed_str()),
+        model: members
+            .text("model")
+            .filter(|model| !model.is_empty())
+            .map(|model| model.into_owned().into_boxed_str()),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices: n.saturating_mul(prompts),
         prompt_text_bytes,

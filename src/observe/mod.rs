@@ -159,7 +159,8 @@ impl Observer {
     pub fn head(&mut self, head: &Head<'_>, at: Moment) {
         self.seen.clocks.head = Some(at);
         self.seen.closure.code = Some(head.status);
-        self.seen.upstream_request_id = head.request_id.map(|id| bounded(id, ID_LIMIT));
+        self.seen.upstream_request_id =
+            head.request_id.filter(|id| !id.is_empty()).map(|id| bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
         self.seen.streamed = is_stream && !head.bodiless;
