@@ -251,7 +251,7 @@ impl Observer {
             }
             _ => {}
         }
-        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.max(1));
+        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.clamp(1, CHOICES));
         let wanted = self.present.count().max(asked);
         self.seen.choices = self.present.count();
         self.seen.closure.finished = self.seen.streamed && self.ended.count() >= wanted;
@@ -367,7 +367,7 @@ struct Choices(u128);
 impl Choices {
     /// Whether it was not in the set.
     fn insert(&mut self, choice: u32) -> bool {
-        let bit = 1 << choice.min(127);
+        let bit = 1 << choice.min(CHOICES - 1);
         let new = self.0 & bit == 0;
         self.0 |= bit;
         new
@@ -378,6 +378,7 @@ impl Choices {
     }
 }
 
+const CHOICES: u32 = u128::BITS;
 const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is cut
 const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
 const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes
