@@ -20,11 +20,12 @@ pub(super) fn event<'a, C: Deserialize<'a>>(
     if event.data == b"[DONE]" {
         return emit(Signal::Done);
     }
+    let is_error = event.name == Some("error");
     let text = std::str::from_utf8(event.data).ok();
     let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a>>(text).ok()) else {
-        return emit(Signal::Undecodable);
+        return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
     };
-    envelope.tell(emit);
+    envelope.tell(is_error, emit);
     if let Some(choices) = envelope.choices {
         for_each(choices, &mut |choice: C| tell(choice, emit));
     }
@@ -48,11 +49,16 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow)]
     object: Word<'a>,
+    /// Of an error that has no envelope.
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    code: Word<'a>,
 }
 
 impl Envelope<'_> {
-    /// Says what does not depend on the choices: model, id, usage, error.
-    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+    /// Says what does not depend on the choices: model, id, usage, error. `is_error`: the event's name says so.
+    fn tell(&self, is_error: bool, emit: &mut dyn FnMut(Signal<'_>)) {
         if let Some(model) = self.model.as_str() {
             emit(Signal::Model(model));
         }
@@ -62,8 +68,9 @@ impl Envelope<'_> {
         tell_usage(self.usage.map(RawValue::get), self.timings.map(RawValue::get), emit);
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
             emit(Signal::Failed(&error_class(error.get())));
-        } else if self.object.as_str() == Some("error") {
-            emit(Signal::Failed("error"));
+        } else if is_error || self.object.as_str() == Some("error") {
+            // vLLM before 0.9 sent errors without an envelope.
+            emit(Signal::Failed(self.kind.as_str().or(self.code.as_str()).unwrap_or("error")));
         }
     }
 }
@@ -151,17 +158,18 @@ fn error_class(json: &str) -> String {
 
 /// Says what a body that is no stream has besides its choices' text.
 pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-    if let Some(model) = members.text("model") {
+    let word = |path| members.text(path).filter(|word| !word.is_empty());
+    if let Some(model) = word("model") {
         emit(Signal::Model(&model));
     }
-    if let Some(id) = members.text("id") {
+    if let Some(id) = word("id") {
         emit(Signal::UpstreamId(&id));
     }
     let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
     tell_usage(json("usage"), json("timings"), emit);
     let reasons = members.each("choices.*.finish_reason");
     for (choice, reason) in (0..).zip(reasons) {
-        if let Ok(reason) = serde_json::from_slice::<&str>(reason) {
+        if let Some(reason) = serde_json::from_slice(reason).ok().filter(|reason: &&str| !reason.is_empty()) {
             emit(Signal::Finish { choice, reason: finish_reason(reason) });
         }
     }
@@ -169,7 +177,7 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         emit(Signal::Failed(&error_class(error)));
     } else if members.text("object").as_deref() == Some("error") {
         // vLLM before 0.9 answered errors without an envelope.
-        emit(Signal::Failed(members.text("type").as_deref().unwrap_or("error")));
+        emit(Signal::Failed(word("type").as_deref().unwrap_or("error")));
     }
     if members.is_complete() {
         emit(Signal::Done);
@@ -196,7 +204,10 @@ pub(super) fn finish_reason(word: &str) -> FinishReason {
 pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -> RequestFacts {
     let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
     RequestFacts {
-        model: members.text("model").map(|model| model.into_owned().into_boxed_str()),
+        model: members
+            .text("model")
+            .filter(|model| !model.is_empty())
+            .map(|model| model.into_owned().into_boxed_str()),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices: n.saturating_mul(prompts),
         prompt_text_bytes,

@@ -29,7 +29,7 @@ impl Dialect for OpenaiCompletions {
 
     fn request(&self, members: &Members) -> RequestFacts {
         let prompt = members.measure("prompt");
-        let prompts = u32::try_from(prompt.texts.max(1)).unwrap_or(u32::MAX);
+        let prompts = u32::try_from((prompt.texts + prompt.arrays).max(1)).unwrap_or(u32::MAX);
         let text = prompt.text_bytes + prompt.numbers * BYTES_A_TOKEN + members.measure("suffix").text_bytes;
         openai::request(members, prompts, text)
     }

@@ -184,7 +184,8 @@ impl Observer {
     pub fn head(&mut self, head: &Head<'_>, at: Moment) {
         self.seen.clocks.head = Some(at);
         self.seen.closure.code = Some(head.status);
-        self.seen.upstream_request_id = head.request_id.map(|id| bounded(id, ID_LIMIT));
+        self.seen.upstream_request_id =
+            head.request_id.filter(|id| !id.is_empty()).map(|id| bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
         self.seen.streamed = is_stream && !head.bodiless;
@@ -275,7 +276,7 @@ impl Observer {
             }
             _ => {}
         }
-        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.max(1));
+        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.clamp(1, CHOICES));
         let wanted = self.present.count().max(asked);
         self.seen.choices = self.present.count();
         self.seen.closure.finished = self.seen.streamed && self.ended.count() >= wanted;
@@ -305,7 +306,8 @@ impl Observer {
         if first_token {
             clocks.first_token = Some(at);
             // Continuous usage in the event itself is what its deltas did not tell.
-            clocks.first_event_tokens = tokens.told.or(tokens.reported).filter(|n| *n > 0);
+            let told = tokens.told.filter(|n| *n > 0);
+            clocks.first_event_tokens = told.or(tokens.reported).filter(|n| *n > 0);
         }
         if tokens.answer {
             clocks.first_answer.get_or_insert(at);
@@ -390,7 +392,7 @@ struct Choices(u128);
 impl Choices {
     /// Whether it was not in the set.
     fn insert(&mut self, choice: u32) -> bool {
-        let bit = 1 << choice.min(127);
+        let bit = 1 << choice.min(CHOICES - 1);
         let new = self.0 & bit == 0;
         self.0 |= bit;
         new
@@ -401,6 +403,7 @@ impl Choices {
     }
 }
 
+const CHOICES: u32 = u128::BITS;
 const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is cut
 const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
 const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes

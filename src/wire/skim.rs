@@ -50,6 +50,8 @@ pub struct Measure {
     pub texts: u64,
     /// How many numbers it held: token ids, where a prompt is given so.
     pub numbers: u64,
+    /// How many arrays it held, itself not counted: prompts, where they are given as token ids.
+    pub arrays: u64,
 }
 
 /// What a body held of what was asked for.
@@ -310,6 +312,9 @@ impl Skim {
         if self.frames.len() < TRACKED_DEPTH && self.frames.len() == self.depth as usize {
             self.frames.push(Frame { matching: self.matching });
         }
+        if let Some(measuring) = self.measuring.as_mut().filter(|at| array && at.depth < self.depth) {
+            measuring.measure.arrays += 1;
+        }
         self.depth += 1;
         self.arrays = self.arrays << 1 | u128::from(array);
         self.texts = self.texts << 1 | u128::from(array && self.is_text);
@@ -425,6 +430,7 @@ impl Skim {
                     sum.text_bytes += measure.text_bytes;
                     sum.texts += measure.texts;
                     sum.numbers += measure.numbers;
+                    sum.arrays += measure.arrays;
                 }
                 None => self.members.measured.push((path, measure)),
             }
@@ -574,7 +580,8 @@ mod tests {
         let texts = members(r#"{"prompt":["abc","de"]}"#).measure("prompt");
         assert_eq!((texts.text_bytes, texts.texts, texts.numbers), (5, 2, 0));
         let ids = members(r#"{"prompt":[[1,22],[-3]]}"#).measure("prompt");
-        assert_eq!((ids.text_bytes, ids.texts, ids.numbers), (0, 0, 3));
+        assert_eq!((ids.text_bytes, ids.texts, ids.numbers, ids.arrays), (0, 0, 3, 2));
+        assert_eq!(members(r#"{"prompt":[1,22]}"#).measure("prompt").arrays, 0);
     }
 
     #[test]

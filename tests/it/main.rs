@@ -2,7 +2,9 @@
 //! them, paused time over pipes in memory.
 
 mod bodies;
+mod case;
 mod endings;
+mod golden;
 mod harness;
 mod hops;
 mod http2;
