@@ -12,6 +12,7 @@ pub mod live;
 pub mod observe;
 pub mod pipeline;
 pub mod proxy;
+pub mod sim;
 pub mod sinks;
 pub mod vitals;
 pub mod wire;

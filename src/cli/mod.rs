@@ -1,7 +1,8 @@
 //! The command line: one command a file. The only place that prints.
 
-pub mod check;
-pub mod run;
+mod check;
+mod run;
+mod simulate;
 
 use std::panic;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ unchanged, and exports TTFT, tokens per second, tokens and outcomes per tenant a
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Simulate(simulate::Args),
 }
 
 /// Reads the arguments and does what they say.
@@ -53,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
     }
 }
 

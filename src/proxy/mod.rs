@@ -250,7 +250,10 @@ fn pass_on(
 }
 
 fn head_of<'r>(response: &'r Response<Incoming>, client: &Client) -> Head<'r> {
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name: &str| {
+        let text = response.headers().get(name).and_then(|value| value.to_str().ok());
+        text.filter(|text| !text.is_empty())
+    };
     let status = response.status().as_u16();
     Head {
         status,

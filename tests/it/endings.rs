@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::harness::{
-    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, Wire, chunk, post, token,
+    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, Wire, chunk, post,
+    token,
 };
 
 /// A stream that has delivered two tokens.
@@ -25,7 +26,14 @@ async fn check(sidecar: &Sidecar, outcome: &str, code: Option<u16>) -> serde_jso
     assert_eq!(line["outcome"], outcome, "{line}");
     assert_eq!(line.get("code").and_then(serde_json::Value::as_u64), code.map(u64::from), "{line}");
     for (name, want) in [("started_total", 1.0), ("ended_total", 1.0), ("in_flight", 0.0)] {
-        assert_eq!(sidecar.sample(&format!("streamgauge_requests_{name}{{upstream=\"{}\"}}", line["upstream"].as_str().unwrap())), Some(want), "{name}");
+        assert_eq!(
+            sidecar.sample(&format!(
+                "streamgauge_requests_{name}{{upstream=\"{}\"}}",
+                line["upstream"].as_str().unwrap()
+            )),
+            Some(want),
+            "{name}"
+        );
     }
     line
 }
@@ -46,7 +54,12 @@ async fn a_client_that_leaves_in_mid_stream_releases_the_upstream_at_once() {
     assert!(server.closes_within(Duration::from_millis(100)).await);
     let line = check(&sidecar, "client_gone", Some(200)).await;
     assert_eq!((&line["chunks"], &line["blame"]), (&2.into(), &"downstream".into()));
-    assert_eq!(sidecar.sample("streamgauge_client_disconnects_total{tenant=\"anonymous\",model=\"m\",phase=\"streaming\"}"), Some(1.0));
+    assert_eq!(
+        sidecar.sample(
+            "streamgauge_client_disconnects_total{tenant=\"anonymous\",model=\"m\",phase=\"streaming\"}"
+        ),
+        Some(1.0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +90,9 @@ async fn a_client_that_leaves_after_the_terminal_mark_has_completed() {
 async fn a_client_that_stops_uploading_is_gone() {
     let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
     let mut client = sidecar.connect();
-    client.write("POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Length: 1000\r\n\r\n{\"model\"").await;
+    client
+        .write("POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Length: 1000\r\n\r\n{\"model\"")
+        .await;
     let mut server = upstream.accept().await;
     server.read_to("{\"model\"").await;
     drop(client);
@@ -105,7 +120,11 @@ async fn truncated_though_it_closed_cleanly() {
 #[tokio::test(start_paused = true)]
 async fn an_error_event_inside_a_200() {
     let (sidecar, _upstream, mut client, mut server) = streaming().await;
-    server.write(chunk("data: {\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\"}}\n\ndata: [DONE]\n\n")).await;
+    server
+        .write(chunk(
+            "data: {\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\"}}\n\ndata: [DONE]\n\n",
+        ))
+        .await;
     server.write(LAST_CHUNK).await;
     client.read_to(LAST_CHUNK).await;
     let line = check(&sidecar, "stream_failed", Some(200)).await;
@@ -114,16 +133,23 @@ async fn an_error_event_inside_a_200() {
 
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_own_errors() {
-    for (code, outcome, blame) in
-        [(429, "upstream_refused", "upstream"), (400, "upstream_refused", "downstream"), (503, "upstream_failed", "upstream")]
-    {
+    for (code, outcome, blame) in [
+        (429, "upstream_refused", "upstream"),
+        (400, "upstream_refused", "downstream"),
+        (503, "upstream_failed", "upstream"),
+    ] {
         let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
         let mut client = sidecar.connect();
         client.write(post(STREAM_REQUEST)).await;
         let mut server = upstream.accept().await;
         server.read_to(STREAM_REQUEST).await;
         let body = "{\"error\":{\"type\":\"busy\"}}";
-        server.write(format!("HTTP/1.1 {code} No\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+        server
+            .write(format!(
+                "HTTP/1.1 {code} No\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
         client.read_to(body).await;
         let line = check(&sidecar, outcome, Some(code)).await;
         assert_eq!((&line["blame"], &line["error_class"]), (&blame.into(), &"busy".into()));
@@ -160,7 +186,8 @@ async fn an_upstream_that_cannot_be_reached() {
 
 #[tokio::test(start_paused = true)]
 async fn what_no_upstream_matches_is_rejected() {
-    let (sidecar, mut upstream) = Sidecar::start("upstreams: [{name: v1, url: 'http://h:1', match: {path_prefix: /v1}}]");
+    let (sidecar, mut upstream) =
+        Sidecar::start("upstreams: [{name: v1, url: 'http://h:1', match: {path_prefix: /v1}}]");
     let mut client = sidecar.connect();
     client.write("GET /v2/models HTTP/1.1\r\nHost: api\r\n\r\n").await;
     let head = client.read_head().await;

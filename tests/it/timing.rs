@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::harness::{LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, chunk, post, token};
+use super::harness::{
+    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, chunk, post, token,
+};
 
 async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-const ROLE: &str =
-    "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const ROLE: &str = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 
 #[tokio::test(start_paused = true)]
 async fn each_clock_stops_at_its_own_event() {
@@ -41,7 +42,10 @@ async fn each_clock_stops_at_its_own_event() {
     assert_eq!(line["tpot_seconds"], 0.05);
     assert_eq!(line["duration_seconds"], 1.05);
     assert_eq!(line["outcome"], "completed");
-    assert_eq!((&line["input_tokens"], &line["output_tokens"], &line["chunks"]), (&5.into(), &3.into(), &3.into()));
+    assert_eq!(
+        (&line["input_tokens"], &line["output_tokens"], &line["chunks"]),
+        (&5.into(), &3.into(), &3.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +83,10 @@ async fn a_first_token_is_in_its_histogram_while_the_stream_runs() {
     server.read_to(STREAM_REQUEST).await;
     pause(9_400).await;
     assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
-    assert_eq!(sidecar.sample("streamgauge_oldest_awaiting_first_token_seconds{upstream=\"default\"}"), Some(9.4));
+    assert_eq!(
+        sidecar.sample("streamgauge_oldest_awaiting_first_token_seconds{upstream=\"default\"}"),
+        Some(9.4)
+    );
     server.write(STREAM_HEAD).await;
     server.write(chunk(&token("a"))).await;
     pause(300).await;
@@ -130,7 +137,10 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
     assert!(head.contains("proxy-status: streamgauge; error=http_response_timeout\r\n"), "{head}");
     let line = sidecar.exchange().await;
-    assert_eq!((&line["outcome"], &line["code"], &line["duration_seconds"]), (&"timed_out".into(), &504.into(), &2.0.into()));
+    assert_eq!(
+        (&line["outcome"], &line["code"], &line["duration_seconds"]),
+        (&"timed_out".into(), &504.into(), &2.0.into())
+    );
     // After it: the answer is cut and its code stays.
     let (sidecar, mut upstream) = Sidecar::start(config);
     let mut client = sidecar.connect();
@@ -144,6 +154,9 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
     let rest = client.read_to_close().await;
     assert!(rest.ends_with(&chunk(&token("b"))), "no last chunk, so that the client knows: {rest}");
     let line = sidecar.exchange().await;
-    assert_eq!((&line["outcome"], &line["code"], &line["duration_seconds"]), (&"timed_out".into(), &200.into(), &3.4.into()));
+    assert_eq!(
+        (&line["outcome"], &line["code"], &line["duration_seconds"]),
+        (&"timed_out".into(), &200.into(), &3.4.into())
+    );
     assert!(server.closes_within(Duration::from_millis(1)).await);
 }

@@ -1,0 +1,452 @@
+//! The server over in-memory pipes, in paused time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Answer, Ending, Fault, Mishap, Profile, Settings, Sim, Stats};
+use crate::clock::Clock;
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+/// An answer as a client sees it.
+#[derive(Debug)]
+struct Seen {
+    status: StatusCode,
+    headers: HeaderMap,
+    head_at: u128,
+    /// Milliseconds since the request, and bytes, of each frame.
+    frames: Vec<(u128, String)>,
+    broken: bool,
+}
+
+impl Seen {
+    fn body(&self) -> String {
+        self.frames.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body()).unwrap()
+    }
+
+    /// The JSON of each event and when it came; `[DONE]` is a string.
+    fn events(&self) -> Vec<(u128, Value)> {
+        let event = |(at, text): &(u128, String)| {
+            let data = text.strip_prefix("data: ")?.strip_suffix("\n\n")?;
+            Some((*at, serde_json::from_str(data).unwrap_or_else(|_| json!(data))))
+        };
+        self.frames.iter().filter_map(event).collect()
+    }
+
+    /// When each event with text came, and the text.
+    fn texts(&self) -> Vec<(u128, String)> {
+        let text = |(at, event): (u128, Value)| {
+            let choice = &event["choices"][0];
+            let text = [&choice["delta"]["content"], &choice["delta"]["reasoning"], &choice["text"]]
+                .into_iter()
+                .find_map(|text| text.as_str())?;
+            (!text.is_empty()).then(|| (at, text.to_owned()))
+        };
+        self.events().into_iter().filter_map(text).collect()
+    }
+
+    fn usage(&self) -> Option<Value> {
+        self.events().into_iter().rev().find_map(|(_, event)| event.get("usage").cloned())
+    }
+
+    fn done(&self) -> bool {
+        self.events().last().is_some_and(|(_, event)| event == "[DONE]")
+    }
+}
+
+fn sim() -> Arc<Sim> {
+    let model = Profile { ttft: Duration::from_millis(200), tokens_per_second: 50.0, ..Profile::new("sim") };
+    Sim::new(Settings { remember: 10, ..Settings::with_models([model]) }, Clock::start())
+}
+
+fn request(path: &str, headers: &str, body: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::post(path).header("host", "sim");
+    for (name, value) in headers.lines().filter_map(|line| line.split_once(": ")) {
+        request = request.header(name.trim(), value);
+    }
+    request.body(Full::from(body.to_owned())).unwrap()
+}
+
+async fn send(
+    sim: &Arc<Sim>,
+    request: Request<Full<Bytes>>,
+) -> (hyper::Response<hyper::body::Incoming>, Instant) {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    tokio::spawn(Arc::clone(sim).serve_io(far));
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+    tokio::spawn(connection);
+    let began = Instant::now();
+    (client.send_request(request).await.unwrap(), began)
+}
+
+/// Reads an answer to its end, its break or the thousandth second.
+async fn read(response: hyper::Response<hyper::body::Incoming>, began: Instant) -> Seen {
+    let head_at = began.elapsed().as_millis();
+    let (head, mut body) = response.into_parts();
+    let mut seen =
+        Seen { status: head.status, headers: head.headers, head_at, frames: Vec::new(), broken: false };
+    while let Ok(Some(frame)) = tokio::time::timeout_at(began + Duration::from_secs(1000), body.frame()).await
+    {
+        match frame {
+            Ok(frame) => {
+                let bytes = frame.into_data().unwrap().to_vec();
+                seen.frames.push((began.elapsed().as_millis(), String::from_utf8(bytes).unwrap()));
+            }
+            Err(_) => {
+                seen.broken = true;
+                break;
+            }
+        }
+    }
+    seen
+}
+
+async fn ask(sim: &Arc<Sim>, path: &str, headers: &str, body: &str) -> Seen {
+    let (response, began) = send(sim, request(path, headers, body)).await;
+    read(response, began).await
+}
+
+const STREAM: &str = r#"{"model":"sim","messages":[{"role":"user","content":"Write one sentence about the sea."}],
+    "max_tokens":16,"stream":true,"stream_options":{"include_usage":true}}"#;
+const PLAIN_STREAM: &str = r#"{"messages":[],"stream":true}"#;
+const WHOLE: &str = r#"{"model":"sim","messages":[{"role":"user","content":"Write one sentence about the sea."}],
+    "max_tokens":16}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_comes_in_time_and_says_how_long_it_was() {
+    let sim = sim();
+    let seen = ask(&sim, CHAT, "x-request-id: r1", STREAM).await;
+    assert_eq!((seen.status, seen.head_at), (StatusCode::OK, 0));
+    assert_eq!(seen.headers["content-type"], "text/event-stream; charset=utf-8");
+    let events = seen.events();
+    assert_eq!(events.len(), 1 + 16 + 1 + 1);
+    assert_eq!(events[0].1["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    let times: Vec<u128> = seen.texts().iter().map(|(at, _)| *at).collect();
+    let expected: Vec<u128> = (0..16).map(|token| 200 + 20 * token).collect();
+    assert_eq!(times, expected);
+    let usage = json!({"prompt_tokens": 9 + 3, "total_tokens": 28, "completion_tokens": 16});
+    assert_eq!(seen.usage(), Some(usage));
+    assert!(seen.done() && !seen.broken);
+    let expected = Answer {
+        request_id: "r1".to_owned(),
+        model: "sim".to_owned(),
+        stream: true,
+        prompt_tokens: 12,
+        completion_tokens: 16,
+        sent_tokens: 16,
+        ending: Ending::Completed,
+    };
+    assert_eq!(sim.answers(), [expected]);
+    assert_eq!(
+        sim.stats(),
+        Stats { requests: 1, completed: 1, tokens: 16, connections: 1, ..Stats::default() }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_answer_takes_as_long_as_its_stream_and_says_the_same() {
+    let seen = ask(&sim(), CHAT, "", WHOLE).await;
+    assert_eq!(seen.head_at, 200 + 15 * 20);
+    assert_eq!(seen.headers["content-length"], seen.body().len().to_string().as_str());
+    let answer = seen.json();
+    assert_eq!(answer["usage"]["completion_tokens"], 16);
+    let streamed: String =
+        ask(&sim(), CHAT, "", STREAM).await.texts().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(answer["choices"][0]["message"]["content"], streamed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_change_one_request() {
+    let sim = sim();
+    let headers =
+        "x-sim-ttft: 1s\nx-sim-tps: 10\nx-sim-tokens: 10\nx-sim-tokens-per-chunk: 4\nx-sim-usage: continuous";
+    let seen = ask(&sim, CHAT, headers, PLAIN_STREAM).await;
+    let times: Vec<u128> = seen.texts().iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [1000, 1400, 1600]);
+    let running: Vec<_> =
+        seen.events().iter().filter_map(|(_, e)| e["usage"]["completion_tokens"].as_u64()).collect();
+    assert_eq!(running, [0, 4, 8, 10, 10, 10], "role, three pieces, the stop and the end");
+    let seen = ask(&sim, CHAT, "x-sim-tokens: 3", PLAIN_STREAM).await;
+    assert_eq!(seen.texts().len(), 3);
+    assert_eq!(seen.usage(), None);
+    let seen = ask(&sim, CHAT, "x-sim-usage: off\nx-sim-tokens: 0", STREAM).await;
+    assert_eq!((seen.texts().len(), seen.events().len(), seen.usage()), (0, 3, None), "role, stop, [DONE]");
+    let seen = ask(&sim, CHAT, "x-sim-ttft: soon", STREAM).await;
+    assert_eq!(seen.status, StatusCode::BAD_REQUEST);
+    assert_eq!(seen.json()["error"]["message"], "x-sim-ttft: `soon` is no duration");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_role_the_reasoning_and_comments_come_before_the_answer() {
+    let headers = "x-sim-role-delay: 300ms\nx-sim-reasoning: 2\nx-sim-tokens: 5\nx-sim-tokens-per-chunk: 4\nx-sim-comments: 90ms";
+    let seen = ask(&sim(), CHAT, headers, STREAM).await;
+    let comments: Vec<u128> =
+        seen.frames.iter().filter(|(_, text)| text == ":\n\n").map(|(at, _)| *at).collect();
+    assert_eq!(comments, [90, 180, 270, 360, 450]);
+    let events = seen.events();
+    assert_eq!(events[0].0, 200);
+    assert_eq!(events[1].0, 500);
+    assert!(events[1].1["choices"][0]["delta"]["reasoning"].is_string());
+    assert_eq!(events[2].0, 560, "three tokens later, never in one event with reasoning");
+    assert!(events[2].1["choices"][0]["delta"]["content"].is_string());
+    assert_eq!(seen.usage().unwrap()["completion_tokens_details"], json!({"reasoning_tokens": 2}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn choices_take_turns_and_count_together() {
+    let body = r#"{"prompt":"The sea is","n":2,"max_tokens":3,"stream":true,"stream_options":{"include_usage":true}}"#;
+    let seen = ask(&sim(), COMPLETIONS, "", body).await;
+    let order: Vec<_> =
+        seen.events().iter().filter_map(|(at, e)| Some((*at, e["choices"][0]["index"].as_u64()?))).collect();
+    assert_eq!(order, [(200, 0), (200, 1), (220, 0), (220, 1), (240, 0), (240, 1)]);
+    assert_eq!(seen.usage().unwrap(), json!({"prompt_tokens": 3, "total_tokens": 9, "completion_tokens": 6}));
+}
+
+/// The keys of an event in order, down to the leaves; numbers, texts and names aside.
+fn shape(text: &str) -> String {
+    let mut shape = String::new();
+    let mut quoted = text.split('"');
+    while let Some(outside) = quoted.next() {
+        shape.extend(outside.chars().filter(|c| !c.is_ascii_digit()));
+        let Some(inside) = quoted.next() else { break };
+        let rest = quoted.clone().next().unwrap_or_default();
+        shape.push_str(if rest.starts_with(':') { inside } else { "_" });
+    }
+    shape
+}
+
+/// What vLLM 0.32 answered.
+fn recorded(name: &str) -> String {
+    let path = format!("{}/tests/recordings/vllm/{name}.response.http", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_have_the_shape_of_vllms() {
+    let usage = r#","stream_options":{"include_usage":true}"#;
+    let chat = |rest: &str| format!(r#"{{"messages":[],"max_tokens":16,"stream":true{rest}}}"#);
+    let text = |rest: &str| format!(r#"{{"prompt":"The sea is","max_tokens":12,"stream":true{rest}}}"#);
+    for (name, path, headers, body) in [
+        ("chat_stream", CHAT, "", chat("")),
+        ("chat_stream_usage", CHAT, "", chat(usage)),
+        ("chat_stream_continuous_usage", CHAT, "x-sim-usage: continuous", chat(usage)),
+        ("completions_stream", COMPLETIONS, "", text("")),
+    ] {
+        let recorded = recorded(name);
+        let recorded: Vec<String> =
+            recorded.lines().filter(|line| line.starts_with("data: ")).map(shape).collect();
+        let seen = ask(&sim(), path, headers, &body).await;
+        let simulated: Vec<String> = seen.frames.iter().map(|(_, text)| shape(text.trim_end())).collect();
+        assert_eq!(simulated, recorded, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_answers_have_the_keys_of_vllms() {
+    fn keys(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), keys(value))).collect(),
+            Value::Array(items) => items.iter().map(keys).collect(),
+            Value::Null => Value::Null,
+            _ => json!("some"),
+        }
+    }
+    for (name, path, body) in [
+        ("chat_nonstream", CHAT, WHOLE),
+        ("completions_nonstream", COMPLETIONS, r#"{"prompt":"The sea is","max_tokens":12}"#),
+    ] {
+        let recorded: Value = serde_json::from_str(recorded(name).split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(keys(&ask(&sim(), path, "", body).await.json()), keys(&recorded), "{name}");
+    }
+}
+
+/// What a fault does to the stream of ten tokens: token events, whether it broke, whether it ended with
+/// `[DONE]`, and when it was over.
+async fn with_fault(fault: &str) -> (Seen, usize, bool, bool) {
+    let headers = format!("x-sim-tokens: 10\nx-sim-fault: {fault}");
+    let seen = ask(&sim(), CHAT, &headers, PLAIN_STREAM).await;
+    let (tokens, broken, done) = (seen.texts().len(), seen.broken, seen.done());
+    (seen, tokens, broken, done)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_does_what_it_says() {
+    for (fault, tokens, broken, done) in [
+        ("none", 10, false, true),
+        ("cut@3", 3, true, false),
+        ("cut@0", 0, true, false),
+        ("cut@99", 10, true, false),
+        ("cut", 5, true, false),
+        ("reset@3", 3, true, false),
+        ("end@3", 3, false, false),
+        ("no-done", 10, false, false),
+        ("hang", 0, false, false),
+        ("hang-mid@3", 3, false, false),
+        ("error-event@3", 3, false, true),
+        ("slow-tail=7s", 10, false, true),
+        ("refuse-usage", 10, false, true),
+    ] {
+        let (seen, got_tokens, got_broken, got_done) = with_fault(fault).await;
+        assert_eq!((got_tokens, got_broken, got_done), (tokens, broken, done), "{fault}: {seen:#?}");
+        assert_eq!((seen.status, seen.head_at), (StatusCode::OK, 0), "{fault}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_in_the_middle_of_an_event() {
+    let (seen, ..) = with_fault("cut@3").await;
+    let last = &seen.frames.last().unwrap().1;
+    assert!(last.starts_with("data: {") && !last.ends_with('\n'));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_an_event_and_a_slow_tail_comes_late() {
+    let (seen, ..) = with_fault("error-event@3").await;
+    assert_eq!(seen.events()[4].1["error"]["code"], 500);
+    let (seen, ..) = with_fault("slow-tail=7s").await;
+    assert_eq!(seen.texts().last().unwrap().0, 380);
+    assert_eq!(seen.events().last().unwrap().0, 7380);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_whole_answers() {
+    let sim = sim();
+    for (fault, status) in [("status=503", 503), ("status=429", 429), ("error-event", 200), ("none", 200)] {
+        let seen = ask(&sim, CHAT, &format!("x-sim-fault: {fault}"), WHOLE).await;
+        assert_eq!(seen.status.as_u16(), status);
+        assert_eq!(seen.json().get("error").is_some(), fault != "none", "{fault}");
+        assert_eq!(seen.headers.contains_key("retry-after"), fault.starts_with("status"));
+    }
+    let seen = ask(&sim, CHAT, "x-sim-fault: cut", WHOLE).await;
+    let declared: usize = seen.headers["content-length"].to_str().unwrap().parse().unwrap();
+    assert_eq!((seen.body().len(), seen.broken), (declared / 2, true));
+    assert_eq!(ask(&sim, CHAT, "x-sim-fault: refuse-usage", WHOLE).await.status, StatusCode::OK);
+    assert_eq!(ask(&sim, CHAT, "x-sim-fault: refuse-usage", STREAM).await.status, StatusCode::BAD_REQUEST);
+    for fault in ["hang", "hang-head"] {
+        let request = request(CHAT, &format!("x-sim-fault: {fault}"), WHOLE);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(999), send(&sim, request)).await.is_err(),
+            "{fault}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_seen_and_counted() {
+    let sim = sim();
+    let (response, _) = send(&sim, request(CHAT, "", STREAM)).await;
+    let mut body = response.into_body();
+    for _ in 0..4 {
+        body.frame().await.unwrap().unwrap();
+    }
+    assert_eq!(sim.stats().open, 1);
+    drop(body);
+    let waiting =
+        tokio::time::timeout(Duration::from_millis(100), send(&sim, request(CHAT, "", WHOLE))).await;
+    assert!(waiting.is_err(), "a whole answer, left while it is waited for");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stats = sim.stats();
+    assert_eq!((stats.open, stats.cancelled, stats.completed), (0, 2, 0));
+    assert!(sim.answers().iter().all(|answer| answer.ending == Ending::Cancelled));
+    assert!((3..6).contains(&sim.answers()[0].sent_tokens));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_made_slow_and_healed_while_it_runs() {
+    let sim = sim();
+    sim.update(|settings| settings.model_mut("sim").unwrap().ttft = Duration::from_secs(3));
+    assert_eq!(ask(&sim, CHAT, "", STREAM).await.texts()[0].0, 3000);
+    sim.update(|settings| {
+        settings.model_mut("sim").unwrap().ttft = Duration::from_millis(100);
+        settings.mishap = Some(Mishap { fault: Fault::NoDone, share: 1.0 });
+    });
+    let seen = ask(&sim, CHAT, "", STREAM).await;
+    assert_eq!((seen.texts()[0].0, seen.done()), (100, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_paths_and_methods_and_broken_requests() {
+    let sim = sim();
+    for (path, body, status) in [
+        (CHAT, "{", 400),
+        (CHAT, "{}", 400),
+        ("/v1/nothing", "{}", 404),
+        ("/health", "", 405),
+        ("/t/search/v1/chat/completions", WHOLE, 200),
+    ] {
+        assert_eq!(ask(&sim, path, "", body).await.status.as_u16(), status, "{path} {body}");
+    }
+    let get = |path: &str| Request::get(path).header("host", "sim").body(Full::default()).unwrap();
+    for (path, status) in [(CHAT, 405), ("/health", 200), ("/v1/models", 200)] {
+        let (response, began) = send(&sim, get(path)).await;
+        let seen = read(response, began).await;
+        assert_eq!(seen.status.as_u16(), status, "{path}");
+        if path == "/v1/models" {
+            assert_eq!(seen.json()["data"][0]["id"], "sim");
+        }
+    }
+    let stats = sim.stats();
+    assert_eq!((stats.requests, stats.refused, stats.completed, stats.open), (3, 2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_2_streams_share_a_connection_and_break_alone() {
+    let sim = sim();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    tokio::spawn(Arc::clone(&sim).serve_io(far));
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = async |headers: &str| {
+        let mut request = request(CHAT, headers, STREAM);
+        *request.uri_mut() = format!("http://sim{CHAT}").parse().unwrap();
+        request.headers_mut().remove("host");
+        let began = Instant::now();
+        read(client.clone().send_request(request).await.unwrap(), began).await
+    };
+    let (whole, broken) = tokio::join!(ask(""), ask("x-sim-fault: reset@3"));
+    assert_eq!((whole.texts().len(), whole.done()), (16, true));
+    assert_eq!((broken.texts().len(), broken.broken), (3, true));
+    assert_eq!(sim.stats().connections, 1);
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset_on_a_socket() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let sim = sim();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(Arc::clone(&sim).serve(listener, stop.clone()));
+    for (fault, reset) in [("reset@2", true), ("cut@2", false)] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: sim\r\nx-sim-ttft: 1ms\r\nx-sim-fault: {fault}\r\ncontent-length: {}\r\n\r\n",
+            STREAM.len()
+        );
+        socket.write_all((head + STREAM).as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        let read = socket.read_to_end(&mut text).await;
+        assert_eq!(
+            read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+            reset,
+            "{fault}"
+        );
+        assert!(!text.is_empty());
+    }
+    stop.cancel();
+    serving.await.unwrap();
+    assert_eq!(sim.stats().broken, 2);
+}
