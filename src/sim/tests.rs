@@ -1,4 +1,5 @@
 //! The server over in-memory pipes, in paused time.
+#![expect(clippy::disallowed_methods, reason = "a test plays the world around the server")]
 
 use std::sync::Arc;
 use std::time::Duration;

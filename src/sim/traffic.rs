@@ -331,6 +331,7 @@ impl Order {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test plays the world around the driver")]
 mod tests {
     use super::super::{Profile, Settings, Sim, Stats};
     use super::*;

@@ -180,7 +180,7 @@ pub(crate) const STREAM_HEAD: &str =
 
 /// A chunk of HTTP/1's transfer coding.
 pub(crate) fn chunk(data: &str) -> String {
-    format!("{:x}\r\n{data}\r\n", data.len())
+    format!("{:X}\r\n{data}\r\n", data.len())
 }
 
 /// An event with a piece of content.

@@ -1,9 +1,14 @@
 //! Everything that is tested from outside, in one binary: no foreign program, no sockets unless a test is about
 //! them, paused time over pipes in memory.
+#![expect(clippy::disallowed_methods, reason = "a test plays the world around the sidecar")]
 
+#[cfg(test)]
 mod case;
+#[cfg(test)]
 mod endings;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
 mod harness;
-
+#[cfg(test)]
 mod timing;

@@ -146,6 +146,7 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
     let mut client = sidecar.connect();
     client.write(post(STREAM_REQUEST)).await;
     let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
     server.write(STREAM_HEAD).await;
     pause(1_500).await;
     server.write(chunk(&token("a"))).await;
