@@ -85,6 +85,12 @@ impl Pipeline {
         }
     }
 
+    /// The next note, unsettled.
+    #[cfg(test)]
+    pub(crate) async fn next(&mut self) -> Option<Note> {
+        self.notes.recv().await
+    }
+
     /// Tells the first tokens that came since the last look.
     fn look(&self) {
         self.live.snapshot().iter().for_each(|live| self.first_token(live));

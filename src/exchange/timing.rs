@@ -57,8 +57,8 @@ pub struct Timing {
 impl Timing {
     /// The measures of an exchange whose clocks stood so.
     ///
-    /// `streamed`: the answer was a 2xx event stream. `output`: N, where known. `choices`: how many were seen;
-    /// speed is told of a single one only.
+    /// `streamed`: the answer was a 2xx event stream. `output`: N, where known. `choices`: how many were asked for or
+    /// seen; speed is told of a single one only.
     pub fn of(clocks: &Clocks, streamed: bool, output: Option<u64>, choices: u32) -> Self {
         let since_start = |at: Option<Moment>| at.filter(|_| streamed).map(|at| at.since(clocks.started));
         let decode = clocks

@@ -57,7 +57,7 @@ pub struct Observation {
     pub usage: Usage,
     /// One for each choice that said why it ended.
     pub finish_reasons: Vec<FinishReason>,
-    /// Choices that were seen in a stream.
+    /// Choices that were asked for, or seen if there were more.
     pub choices: u32,
     /// Events that carried at least one token.
     pub chunks: u64,
@@ -217,10 +217,14 @@ impl Observer {
     /// More of the answer's body has passed, read at `at`.
     pub fn response_chunk(&mut self, bytes: &[u8], at: Moment) -> Seen {
         self.seen.bytes_out += bytes.len() as u64;
-        let Some(&first) = bytes.first() else { return Seen::default() };
+        if bytes.is_empty() {
+            return Seen::default();
+        }
         self.seen.clocks.first_byte.get_or_insert(at);
-        if matches!(self.answer, Answer::Unclear) {
-            self.answer = self.guess(first);
+        if matches!(self.answer, Answer::Unclear)
+            && let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace())
+        {
+            self.answer = self.guess(*first);
         }
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {
@@ -241,7 +245,7 @@ impl Observer {
         }
     }
 
-    /// What a 2xx body of no declared type is, by its first byte.
+    /// What a 2xx body of no declared type is, by its first byte that is no white space.
     fn guess(&mut self, first: u8) -> Answer {
         match (first, self.dialect) {
             (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
@@ -278,7 +282,7 @@ impl Observer {
         }
         let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.clamp(1, CHOICES));
         let wanted = self.present.count().max(asked);
-        self.seen.choices = self.present.count();
+        self.seen.choices = wanted;
         self.seen.closure.finished = self.seen.streamed && self.ended.count() >= wanted;
         self.seen
     }

@@ -111,8 +111,9 @@ impl Body for RequestTap {
             }
         };
         state.failed |= matches!(frame, Some(Err(_)));
-        // With a declared length the body may not be polled to its end.
-        if frame.is_none() || state.is_end_stream() {
+        // After trailers or with a declared length the body may not be polled to its end.
+        let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+        if frame.is_none() || is_trailers || state.is_end_stream() {
             upload.watch.request_end();
         }
         Poll::Ready(frame)
@@ -266,8 +267,8 @@ impl Body for ResponseTap {
             Some(Ok(frame)) => {
                 self.saw(frame, read_before);
                 self.restart_deadline();
-                // With a declared length, or over HTTP/2, the body may not be polled to its end.
-                if self.is_end_stream() {
+                // After trailers, with a declared length or over HTTP/2 the body may not be polled to its end.
+                if frame.is_trailers() || self.is_end_stream() {
                     self.finish(Ending::Clean);
                 }
             }

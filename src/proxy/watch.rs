@@ -214,3 +214,99 @@ impl Drop for Recording {
         self.watch.upstream.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::dialect::{OwnError, RequestFacts, Signal};
+    use crate::exchange::{DialectId, Name, Outcome};
+    use crate::live::LiveTable;
+    use crate::pipeline::Pipeline;
+    use crate::proxy::{Dial, Routes};
+    use crate::vitals::Vitals;
+    use crate::wire::{Event, Members, Wanted};
+
+    /// A dialect with a bug.
+    struct Broken;
+
+    impl Dialect for Broken {
+        fn id(&self) -> DialectId {
+            DialectId("broken")
+        }
+
+        fn matches(&self, _: &str, _: &str) -> bool {
+            true
+        }
+
+        fn request_members(&self) -> Wanted {
+            Wanted { keep: &[], measure: &[] }
+        }
+
+        fn request(&self, _: &Members) -> RequestFacts {
+            RequestFacts::default()
+        }
+
+        fn body_members(&self) -> Wanted {
+            self.request_members()
+        }
+
+        fn body(&self, _: &Members, _: &mut dyn FnMut(Signal<'_>)) {}
+
+        fn event(&self, event: &Event<'_>, _: &mut dyn FnMut(Signal<'_>)) {
+            panic!("a bug met {event:?}");
+        }
+
+        fn error_body(&self, _: &OwnError<'_>) -> String {
+            String::new()
+        }
+    }
+
+    fn proxy() -> (Arc<Proxy>, Pipeline) {
+        let (clock, vitals, live) = (Clock::start(), Arc::<Vitals>::default(), Arc::<LiveTable>::default());
+        let config = Config::parse("upstream: http://upstream:1", &[]).unwrap();
+        let routes = Routes::new(config, &vitals, clock, Dial::Network).unwrap();
+        let (places, pipeline) = Pipeline::new(Arc::clone(&live), clock, Vec::new(), |_| {});
+        (Arc::new(Proxy::new(routes, clock, vitals, live, places)), pipeline)
+    }
+
+    fn begin(proxy: &Arc<Proxy>) -> Recording {
+        let origin = Origin {
+            request_id: Name::from("r"),
+            trace_id: None,
+            tenant: Name::from("t"),
+            upstream: Name::from("default"),
+            dialect: DialectId("broken"),
+            started: proxy.clock.now(),
+        };
+        let upstream = proxy.vitals.upstream(&origin.upstream);
+        Recording::start(proxy, origin, Ok(&Broken), Arc::clone(&proxy.routes.load().config), upstream)
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_observation_is_counted_and_the_exchange_still_recorded() {
+        let (proxy, mut pipeline) = proxy();
+        let mut recording = begin(&proxy);
+        let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
+        recording.head(&head, proxy.clock.now(), None);
+        for _ in 0..3 {
+            recording.watch().response_chunk(b"data: {}\n\n", proxy.clock.now());
+        }
+        recording.finish(Ending::Clean);
+        assert_eq!(proxy.vitals.failures(ObservationFailure::Panic).get(), 1, "it is not tried again");
+        assert_eq!(proxy.vitals.upstream(&Name::from("default")).started_and_ended(), (1, 1));
+        let note = pipeline.next().await.unwrap();
+        assert_eq!(note.finished.observation.closure.code, Some(200));
+        assert_eq!(note.finished.observation.outcome(note.finished.ending), Outcome::Completed);
+        assert!(proxy.live.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_exchange_without_a_place_is_counted_as_dropped() {
+        let (proxy, pipeline) = proxy();
+        drop(pipeline);
+        drop(begin(&proxy));
+        assert_eq!(proxy.vitals.dropped(DropStage::Channel).get(), 1);
+        assert_eq!(proxy.vitals.upstream(&Name::from("default")).started_and_ended(), (1, 1));
+    }
+}

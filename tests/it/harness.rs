@@ -34,12 +34,16 @@ pub(crate) struct Sidecar {
 pub(crate) struct Upstream(mpsc::UnboundedReceiver<DuplexStream>);
 
 #[derive(Default)]
-struct Exchanges(Mutex<Vec<Value>>);
+struct Exchanges {
+    lines: Mutex<Vec<Value>>,
+    reproducible: Mutex<Vec<Value>>,
+}
 
 impl Sink for Exchanges {
     fn record(&self, fact: &Fact<'_>) {
         if let Fact::Settled(exchange) = fact {
-            self.0.lock().push(serde_json::to_value(Line::of(exchange)).unwrap());
+            self.lines.lock().push(serde_json::to_value(Line::of(exchange)).unwrap());
+            self.reproducible.lock().push(serde_json::to_value(Line::reproducible(exchange)).unwrap());
         }
     }
 }
@@ -75,7 +79,13 @@ impl Sidecar {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-        self.exchanges.0.lock().clone()
+        self.exchanges.lines.lock().clone()
+    }
+
+    /// The only exchange, without what differs from run to run.
+    pub(crate) async fn reproducible(&self) -> Value {
+        self.exchange().await;
+        self.exchanges.reproducible.lock().remove(0)
     }
 
     /// The only exchange.

@@ -3,7 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test plays the world around the sidecar")]
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod case;
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
@@ -11,4 +15,10 @@ mod golden;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hops;
+#[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod timing;
+#[cfg(test)]
+mod tunnel;
