@@ -1,9 +1,11 @@
 //! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
 
+mod members;
 pub mod skim;
 pub mod sse;
 
-pub use skim::{Measure, Members, Skim, Wanted};
+pub use members::{Measure, Members, PATTERNS, Wanted};
+pub use skim::Skim;
 pub use sse::Sse;
 
 /// One event of a stream, as its framing gives it.

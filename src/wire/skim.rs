@@ -3,22 +3,7 @@
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
 
-use std::borrow::Cow;
-
-use serde::de::DeserializeOwned;
-
-/// What is asked of a body. Paths are dotted member names from the top; `*` stands for every element of an
-/// array. At most [`PATTERNS`] in all, and no path may lie inside another one.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// Members whose JSON is kept.
-    pub keep: &'static [&'static str],
-    /// Members that are measured.
-    pub measure: &'static [&'static str],
-}
-
-/// How many paths one body may be asked for.
-pub const PATTERNS: usize = 32;
+use super::members::{Measure, Members, PATTERNS, Wanted};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
@@ -38,73 +23,6 @@ const TEXT_KEYS: [&[u8]; 10] = [
     b"reasoning_content",
     b"thinking",
 ];
-
-/// How large a member was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Measure {
-    /// Its bytes of JSON.
-    pub bytes: u64,
-    /// Bytes of its text, in UTF-8 and without JSON's escapes.
-    pub text_bytes: u64,
-    /// How many texts it held.
-    pub texts: u64,
-    /// How many numbers it held: token ids, where a prompt is given so.
-    pub numbers: u64,
-    /// How many arrays it held, itself not counted: prompts, where they are given as token ids.
-    pub arrays: u64,
-}
-
-/// What a body held of what was asked for.
-#[derive(Debug, Default)]
-pub struct Members {
-    wanted: Option<Wanted>,
-    kept: Vec<(usize, Box<[u8]>)>,
-    measured: Vec<(usize, Measure)>,
-    complete: bool,
-}
-
-impl Members {
-    /// Whether the body was one whole JSON object.
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// The JSON of every member at a kept path, in the body's order.
-    pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m [u8]> + 'm {
-        let index = self.wanted.and_then(|wanted| wanted.keep.iter().position(|&kept| kept == path));
-        self.kept.iter().filter(move |(at, _)| Some(*at) == index).map(|(_, json)| &**json)
-    }
-
-    /// The value at a kept path, where there is one that is not null and fits the type; the last one, if the
-    /// body says it twice.
-    pub fn get<T: DeserializeOwned>(&self, path: &'static str) -> Option<T> {
-        self.each(path).last().and_then(|json| serde_json::from_slice::<Option<T>>(json).ok().flatten())
-    }
-
-    /// The text at a kept path.
-    pub fn text(&self, path: &'static str) -> Option<Cow<'_, str>> {
-        let json = self.each(path).last()?;
-        serde_json::from_slice::<&str>(json)
-            .map(Cow::Borrowed)
-            .or_else(|_| serde_json::from_slice::<String>(json).map(Cow::Owned))
-            .ok()
-    }
-
-    /// Whether a kept path is there and is not null.
-    pub fn has(&self, path: &'static str) -> bool {
-        self.each(path).last().is_some_and(|json| json != b"null")
-    }
-
-    /// The measure of the members at a measured path, all together.
-    pub fn measure(&self, path: &'static str) -> Measure {
-        let index = self.wanted.and_then(|wanted| wanted.measure.iter().position(|&at| at == path));
-        self.measured
-            .iter()
-            .find(|(at, _)| Some(*at) == index)
-            .map(|(_, measure)| *measure)
-            .unwrap_or_default()
-    }
-}
 
 /// A scanner for one body.
 #[derive(Debug)]
@@ -204,7 +122,7 @@ impl Skim {
             keeping: None,
             measuring: None,
             kept_bytes: 0,
-            members: Members { wanted: Some(wanted), ..Members::default() },
+            members: Members::of(wanted),
             unicode: Unicode::default(),
         }
     }

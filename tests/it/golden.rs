@@ -70,7 +70,7 @@ fn check(folder: &Path) -> Result<(), String> {
     let about =
         expected.as_ref().and_then(|json| json.get("about")).and_then(Value::as_str).map(str::to_owned);
     if std::env::var_os("UPDATE").is_some() {
-        let about = about.unwrap_or_else(|| "TODO: what this case shows".to_owned());
+        let about = about.unwrap_or_else(|| "say here what this case shows".to_owned());
         return std::fs::write(&path, file(&about, &line)).map_err(|error| told(error.to_string()));
     }
     about

@@ -208,7 +208,9 @@ async fn an_http1_client_before_an_http2_upstream() {
     client.write("POST /v1/chat/completions HTTP/1.1\r\nHost: api.example\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n").await;
     let mut requests = serve(&sidecar, upstream.accept().await);
     let (request, answer) = requests.recv().await.unwrap();
-    assert!(request.headers().get("transfer-encoding").or(request.headers().get("connection")).is_none());
+    for name in ["transfer-encoding", "connection"] {
+        assert!(!request.headers().contains_key(name), "{name}");
+    }
     assert_eq!(request.uri().authority().unwrap(), "api.example");
     assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "{}");
     answer.send(Frame::data(Bytes::from(token("a")))).unwrap();

@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "a test plays the world around the sidecar")]
 
 #[cfg(test)]
+mod app;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod case;
@@ -18,6 +20,8 @@ mod harness;
 mod hops;
 #[cfg(test)]
 mod http2;
+#[cfg(test)]
+mod tidy;
 #[cfg(test)]
 mod timing;
 #[cfg(test)]
