@@ -1,6 +1,6 @@
 //! Binds everything: two runtimes, two ports, reload, the order of ending. No domain logic.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +151,12 @@ impl App {
         self.core.drain.cancelled().await;
     }
 
+    /// For how long the client that has waited longest for a first token has been waiting.
+    pub fn oldest_awaiting(&self) -> Option<Duration> {
+        let proxy = &self.core.proxy;
+        proxy.live.oldest_awaiting().map(|since| proxy.clock.now().since(since))
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.core.proxy.routes.load().config)
     }
@@ -266,6 +272,15 @@ impl Control for Core {
 
     fn set_log_level(&self, filter: &str) -> Result<(), String> {
         (self.shell.set_log_level)(filter)
+    }
+}
+
+/// The address by which somebody on this machine reaches a bound one.
+pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        bound => bound,
     }
 }
 

@@ -140,6 +140,11 @@ impl LiveTable {
         self.open.lock().values().cloned().collect()
     }
 
+    /// Since when the one that has waited longest for its first token has been waiting.
+    pub fn oldest_awaiting(&self) -> Option<Moment> {
+        self.open.lock().values().filter_map(|live| live.awaiting_since()).min()
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.lock().len()
@@ -188,5 +193,21 @@ mod tests {
         assert_eq!(live.awaiting_since(), Some(Moment::from_nanos(7)));
         live.set_first_token(Moment::from_nanos(9), accepted());
         assert_eq!(live.awaiting_since(), None);
+    }
+
+    #[test]
+    fn the_oldest_that_waits_is_found_among_those_that_do_not() {
+        let table = LiveTable::default();
+        assert_eq!(table.oldest_awaiting(), None);
+        let begun = |nanos| {
+            let live = live();
+            Live::new(Origin { started: Moment::from_nanos(nanos), ..live.origin })
+        };
+        for (nanos, waits) in [(3, false), (9, true), (5, true)] {
+            let live = begun(nanos);
+            live.set_awaits_token(waits);
+            table.insert(Arc::new(live));
+        }
+        assert_eq!(table.oldest_awaiting(), Some(Moment::from_nanos(5)));
     }
 }

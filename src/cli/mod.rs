@@ -1,6 +1,7 @@
 //! The command line: one command a file. The only place that prints.
 
 mod check;
+mod demo;
 mod run;
 mod simulate;
 
@@ -34,6 +35,7 @@ unchanged, and exports TTFT, tokens per second, tokens and outcomes per tenant a
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Run(run::Args),
+    Demo(demo::Args),
     Check(check::Args),
     Simulate(simulate::Args),
 }
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     }

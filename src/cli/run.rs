@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Planes, histograms, interrupted, start_logging};
-use crate::app::{App, Shell};
+use crate::app::{App, Shell, reachable};
 use crate::config::{Config, File, UpstreamUrl};
 
 /// Run the sidecar
@@ -105,13 +105,4 @@ async fn serve_until_told(app: App) -> anyhow::Result<()> {
         () = interrupted() => tracing::warn!("told twice, ending at once"),
     }
     Ok(())
-}
-
-/// The address by which somebody on this machine reaches a bound one.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    match bound {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
-        bound => bound,
-    }
 }

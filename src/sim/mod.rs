@@ -80,6 +80,11 @@ impl Sim {
         self.counters.read()
     }
 
+    /// Answers for requests that named this model, planned, waited for or sent now.
+    pub fn open(&self, model: &str) -> u64 {
+        self.counters.open_of(model)
+    }
+
     /// The last answers that are over, oldest first: as many as [`Settings::remember`] says.
     pub fn answers(&self) -> Vec<Answer> {
         self.answers.lock().iter().cloned().collect()

@@ -1,7 +1,10 @@
 //! What the server has done: counters, and the memory of its last answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 use super::Sim;
 use super::script::Script;
@@ -68,9 +71,28 @@ pub(super) struct Counters {
     cancelled: AtomicU64,
     broken: AtomicU64,
     tokens: AtomicU64,
+    open_by_model: Mutex<BTreeMap<String, u64>>, // without zeros: no more names than open answers
 }
 
 impl Counters {
+    pub(super) fn open_of(&self, model: &str) -> u64 {
+        self.open_by_model.lock().get(model).copied().unwrap_or_default()
+    }
+
+    fn opened(&self, model: &str) {
+        self.open.fetch_add(1, Relaxed);
+        *self.open_by_model.lock().entry(model.to_owned()).or_default() += 1;
+    }
+
+    fn closed(&self, model: &str) {
+        self.open.fetch_sub(1, Relaxed);
+        let mut open = self.open_by_model.lock();
+        match open.get_mut(model) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(model)),
+        }
+    }
+
     pub(super) fn read(&self) -> Stats {
         Stats {
             requests: self.requests.load(Relaxed),
@@ -94,7 +116,7 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn open(sim: Arc<Sim>, script: &Script, request_id: String) -> Self {
-        sim.counters.open.fetch_add(1, Relaxed);
+        sim.counters.opened(&script.reply.model);
         let answer = Answer {
             request_id,
             model: script.reply.model.clone(),
@@ -124,7 +146,7 @@ impl Ticket {
             Ending::Broken => &counters.broken,
         };
         counter.fetch_add(1, Relaxed);
-        counters.open.fetch_sub(1, Relaxed);
+        counters.closed(&answer.model);
         let remember = self.sim.settings.load().remember;
         if remember > 0 {
             let mut answers = self.sim.answers.lock();
@@ -139,5 +161,20 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.end(Ending::Cancelled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_answers_are_counted_by_model_and_forgotten_when_none_is_left() {
+        let counters = Counters::default();
+        ["a", "b", "a"].iter().for_each(|model| counters.opened(model));
+        assert_eq!((counters.open_of("a"), counters.open_of("b"), counters.open_of("c")), (2, 1, 0));
+        ["a", "b", "a"].iter().for_each(|model| counters.closed(model));
+        assert_eq!((counters.open_of("a"), counters.read().open), (0, 0));
+        assert!(counters.open_by_model.lock().is_empty());
     }
 }

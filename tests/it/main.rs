@@ -11,6 +11,8 @@ mod case;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod golden;

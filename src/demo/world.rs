@@ -1,0 +1,188 @@
+//! The simulated world around the sidecar: an inference server with two models, three tenants who use it, and
+//! what can befall them.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::sim::traffic::{Driver, TenantLoad, Traffic};
+use crate::sim::{Profile, Settings, Sim, UsagePolicy};
+
+pub(super) const SMALL: &str = "llama-3.1-8b";
+pub(super) const LARGE: &str = "llama-3.1-70b";
+
+const CONCURRENCY: usize = 512; // the highest pace with the slow model needs half of it
+
+/// Who sends requests.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) name: &'static str,
+    /// In a few words.
+    pub(super) does: &'static str,
+    load: fn(&'static str) -> TenantLoad,
+}
+
+pub(super) const TENANTS: [Tenant; 3] = [
+    Tenant { name: SEARCH, does: "many short chats with the 8B", load: search },
+    Tenant { name: SUPPORT, does: "chats with the 70B", load: support },
+    Tenant { name: "batch", does: "long prompts and whole answers, from both", load: batch },
+];
+
+const SEARCH: &str = "search";
+const SUPPORT: &str = "support";
+
+fn search(name: &'static str) -> TenantLoad {
+    let models = vec![(SMALL.to_owned(), 1.0)];
+    TenantLoad { prompt_tokens: (10, 120), output_tokens: (15, 80), ..TenantLoad::chat(name, 2.5, models) }
+}
+
+fn support(name: &'static str) -> TenantLoad {
+    let models = vec![(LARGE.to_owned(), 1.0)];
+    TenantLoad { output_tokens: (20, 120), ..TenantLoad::chat(name, 1.0, models) }
+}
+
+fn batch(name: &'static str) -> TenantLoad {
+    let models = vec![(SMALL.to_owned(), 2.0), (LARGE.to_owned(), 1.0)];
+    TenantLoad { stream_share: 0.0, output_tokens: (60, 240), ..TenantLoad::batch(name, 0.4, models) }
+}
+
+/// The world.
+#[derive(Debug)]
+pub(super) struct World {
+    /// Where the simulated server listens.
+    pub(super) address: SocketAddr,
+    sim: Arc<Sim>,
+    healthy: Arc<Settings>,
+    serving: TaskTracker,
+    sending: TaskTracker,
+    end_of_serving: CancellationToken,
+    end_of_sending: CancellationToken,
+    /// Ends the hanging request's client.
+    end_of_hanging: CancellationToken,
+}
+
+impl World {
+    /// A server that serves; nobody asks it yet.
+    pub(super) async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let sim = Sim::new(settings(), Clock::start());
+        let end_of_sending = CancellationToken::new();
+        let world = Self {
+            address: listener.local_addr()?,
+            healthy: sim.settings(),
+            sim,
+            serving: TaskTracker::new(),
+            sending: TaskTracker::new(),
+            end_of_serving: CancellationToken::new(),
+            end_of_hanging: end_of_sending.child_token(),
+            end_of_sending,
+        };
+        world.serving.spawn(Arc::clone(&world.sim).serve(listener, world.end_of_serving.clone()));
+        Ok(world)
+    }
+
+    /// Lets all tenants send, to `target`; `pace` multiplies how much.
+    pub(super) fn send(&self, target: &Uri, pace: f64) {
+        let tenants = TENANTS.iter().map(|tenant| (tenant.load)(tenant.name)).collect();
+        let traffic =
+            Traffic { target: target.clone(), tenants, concurrency: CONCURRENCY, requests: None, seed: 1 };
+        let driver = Driver::new(traffic);
+        driver.set_pace(pace);
+        self.sending.spawn(driver.run(self.end_of_sending.clone()));
+    }
+
+    /// The large model gets slow: five times the time to the first token, half the speed.
+    pub(super) fn slow(&self) {
+        self.sim.update(|settings| {
+            if let Some(model) = settings.model_mut(LARGE) {
+                model.ttft = model.ttft.saturating_mul(5);
+                model.tokens_per_second /= 2.0;
+            }
+        });
+    }
+
+    /// Sends one request, to `target`, that never gets a token.
+    pub(super) fn hang(&mut self, target: &Uri) {
+        self.end_of_hanging = self.end_of_sending.child_token();
+        let fault = (HeaderName::from_static("x-sim-fault"), HeaderValue::from_static("hang"));
+        let load = TenantLoad {
+            requests_per_second: 1000.0, // at once
+            hang_up_share: 0.0,
+            headers: HeaderMap::from_iter([fault]),
+            ..support(SUPPORT)
+        };
+        let traffic = Traffic {
+            target: target.clone(),
+            tenants: vec![load],
+            concurrency: 1,
+            requests: Some(1),
+            seed: 1,
+        };
+        self.sending.spawn(Driver::new(traffic).run(self.end_of_hanging.clone()));
+    }
+
+    /// The server is as it was, and the hanging request's client gives up.
+    pub(super) fn heal(&self) {
+        self.sim.update(|settings| settings.clone_from(&self.healthy));
+        self.end_of_hanging.cancel();
+    }
+
+    /// Answers that the server works on for this model.
+    pub(super) fn open(&self, model: &str) -> u64 {
+        self.sim.open(model)
+    }
+
+    /// Ends all clients.
+    pub(super) async fn stop_sending(&self) {
+        self.end_of_sending.cancel();
+        self.sending.close();
+        self.sending.wait().await;
+    }
+
+    /// Ends the server.
+    pub(super) async fn stop_serving(&self) {
+        self.end_of_serving.cancel();
+        self.serving.close();
+        self.serving.wait().await;
+    }
+}
+
+fn settings() -> Settings {
+    // An answer is as long as the tenants ask for; this is for who asks without max_tokens.
+    let models =
+        [Profile::llama_8b(), Profile::llama_70b()].map(|model| Profile { output_tokens: 240, ..model });
+    Settings { usage: UsagePolicy::On, ..Settings::with_models(models) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_models_of_the_demonstration_are_the_simulated_ones() {
+        let names: Vec<_> = settings().models.into_iter().map(|model| model.name).collect();
+        assert_eq!(names, [SMALL, LARGE]);
+    }
+
+    #[tokio::test]
+    async fn what_befalls_the_large_model_leaves_the_small_one_alone_and_is_undone() {
+        let world = World::start().await.unwrap();
+        let before = world.sim.settings();
+        world.slow();
+        let slow = world.sim.settings();
+        assert_eq!(slow.models[0], before.models[0]);
+        assert_eq!(slow.models[1].ttft, Duration::from_millis(1750));
+        assert_eq!(slow.models[1].tokens_per_second, before.models[1].tokens_per_second / 2.0);
+        world.heal();
+        assert_eq!(world.sim.settings(), before);
+        world.stop_serving().await;
+    }
+}
