@@ -1,4 +1,36 @@
-//! Streamgauge.
+//! Streamgauge measures the token stream of LLM inference servers without touching it: a transparent reverse
+//! proxy that stamps times, counts tokens and exports them to Prometheus.
+//!
+//! # The life of one exchange
+//!
+//! 1. [`proxy::listener`] accepts a connection and reads a request's head; the clock starts.
+//! 2. [`proxy`] finds its upstream, its [dialect](dialect::find) and its [tenant](account::tenant), and begins a
+//!    recording: an entry in the table of [open exchanges](live), a place in the channel to the accounts plane.
+//! 3. The request's body passes a tap on its way up; an [`observe::Observer`] skims it for the model, whether a
+//!    stream is asked for, how long the prompt is.
+//! 4. The answer's body passes another tap on its way down. [`wire`] cuts it into events, the dialect says what
+//!    each means, the observer says when: first byte, first token, first answer, last token, the worst gap.
+//! 5. However it ends (the last byte, a client that leaves, an upstream that breaks, our own shutdown), the
+//!    recording is finished or dropped, and hands over one note: exactly one, by ownership.
+//! 6. The [`pipeline`] takes it on the other runtime; [`account::settle`] says what it means and makes an
+//!    [`exchange::Exchange`].
+//! 7. The [sinks](sinks) are told: [metrics](sinks::metrics), the [request log](sinks::request_log).
+//! 8. Prometheus scrapes the [admin port](admin).
+//!
+//! # Reading order
+//!
+//! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`sinks`], [`admin`],
+//! [`app`]; beside them [`config`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//!
+//! # Glossary
+//!
+//! - **exchange**: a request and its answer. **downstream**: towards the client. **upstream**: the inference server.
+//! - **dialect**: what the bytes of one API mean. **framing**: how they are cut into **events**. **signal**: what an
+//!   event tells. **delta**: a piece of generated output.
+//! - **tap**: a body that passes every frame on and lets it be seen. **observer**: the state machine behind it;
+//!   **observation**: what it saw. **settle**: to say what that means. **sink**: where it goes.
+//! - **count**: a number of tokens and where it came from. **usage**: what an upstream reports of tokens.
+//! - **outcome**: how an exchange ended; **blame**: whose doing that was.
 
 pub mod account;
 pub mod admin;
