@@ -128,7 +128,7 @@ def sidecar(upstream: tuple[str, int] | None, folder: Path, *options: str) -> It
     if upstream is not None:
         arguments += ["--upstream", f"http://{upstream[0]}:{upstream[1]}"]
     with running(arguments, folder, "streamgauge") as program:
-        said = program.wait_for(r"base URL to (http://\S+?\d+)/?[;,. ].*?(http://\S+?/metrics)")
+        said = program.wait_for(r"base URL to (http://\S+:\d+)\b.*(http://\S+:\d+/metrics)")
         yield Sidecar(program, said[1], said[2])
 
 
