@@ -9,7 +9,7 @@ import pytest
 
 import programs
 import tee
-from wire import Connection, Message, end_to_end, exchange, request, same_name_order
+from wire import Connection, Message, end_to_end, exchange, request
 
 CHAT = {
     "model": programs.MODEL,
@@ -76,7 +76,6 @@ def test_every_byte_passes_as_it_is(llama, tmp_path):
 def same(what: str, sent: Message, received: Message) -> None:
     assert received.start == sent.start, what
     assert end_to_end(received) == end_to_end(sent), what
-    assert same_name_order(received) == same_name_order(sent), what
     assert hashlib.sha256(received.body).digest() == hashlib.sha256(sent.body).digest(), what
     assert received.trailers == sent.trailers, what
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 # RFC 9110 section 7.6.1: what concerns one connection only, and may differ on the two sides of a proxy.
@@ -148,21 +147,18 @@ class Message:
         return not self.complete
 
 
-def end_to_end(message: Message) -> Counter:
-    """A head's lines that a proxy must hand on as they are, exactly as they stand on the wire."""
+def end_to_end(message: Message) -> dict[bytes, list[tuple[bytes, bytes]]]:
+    """The headers that a proxy must hand on, by lower-case name: each as it is written, in the order of that name.
+
+    Blanks around a value are no part of it (RFC 9110 section 5.5); a proxy may drop them.
+    """
     listed = {name.strip().lower() for value in message.headers("connection") for name in value.split(b",")}
-    dropped = HOP_BY_HOP | listed
-    return Counter(line for line in message.lines if line.split(b":", 1)[0].lower() not in dropped)
-
-
-def same_name_order(message: Message) -> dict[bytes, list[bytes]]:
-    """The values of each header in the order in which they stand."""
-    values: dict[bytes, list[bytes]] = {}
+    fields: dict[bytes, list[tuple[bytes, bytes]]] = {}
     for line in message.lines:
         name, value = line.split(b":", 1)
-        if name.lower() not in HOP_BY_HOP:
-            values.setdefault(name.lower(), []).append(value)
-    return values
+        if name.lower() not in HOP_BY_HOP | listed:
+            fields.setdefault(name.lower(), []).append((name, value.strip(b" \t")))
+    return fields
 
 
 @dataclass
