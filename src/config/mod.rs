@@ -1,4 +1,4 @@
-//! The configuration, resolved: every value in it is right. [`file`] says what the YAML may hold and turns it
+//! The configuration, resolved: every value in it is right. [`mod@file`] says what the YAML may hold and turns it
 //! into this, or into an error that names key, line and column.
 
 mod error;
