@@ -13,7 +13,7 @@ mod upstream;
 mod watch;
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
@@ -129,11 +129,12 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
     let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
     let (head, incoming) = request.into_parts();
     let upload = Upload::new(incoming, Arc::clone(recording.watch()));
-    let mut deadline = deadline(&proxy, &upstream, started);
+    let first_byte = upstream.settings.first_byte_timeout.map(|limit| proxy.clock.instant(started + limit));
+    let mut deadline = Deadline::new(first_byte, upstream.settings.idle_timeout);
 
     recording.sent();
     let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade);
-    let answered = answer(sending, &upload, deadline.as_mut()).await;
+    let answered = answer(sending, &upload, &mut deadline).await;
     match answered {
         Answered::Head(response, load) => {
             pass_on(&proxy, response, load, recording, &client, downstream, deadline)
@@ -167,14 +168,6 @@ fn origin(
     }
 }
 
-fn deadline(proxy: &Proxy, upstream: &Upstream, started: Moment) -> Option<Deadline> {
-    let settings = &upstream.settings;
-    let idle = settings.idle_timeout;
-    let first = settings.first_byte_timeout.or(idle)?;
-    let at = proxy.clock.instant(started + first);
-    Some(Deadline { sleep: Box::pin(tokio::time::sleep_until(at)), idle })
-}
-
 /// What the client's side of an exchange is like.
 struct Client {
     version: Version,
@@ -194,7 +187,7 @@ enum Answered {
 async fn answer(
     sending: impl Future<Output = Result<(Response<Incoming>, Load), ClientError>>,
     upload: &Upload,
-    mut deadline: Option<&mut Deadline>,
+    deadline: &mut Deadline,
 ) -> Answered {
     let mut sending = pin!(sending);
     poll_fn(|cx: &mut Context<'_>| {
@@ -209,10 +202,7 @@ async fn answer(
         if client_gone {
             return Poll::Ready(Answered::ClientGone);
         }
-        match deadline.as_mut().map(|deadline| Pin::new(&mut deadline.sleep).poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Answered::TimedOut),
-            _ => Poll::Pending,
-        }
+        deadline.poll_passed(cx).map(|()| Answered::TimedOut)
     })
     .await
 }
@@ -225,7 +215,7 @@ fn pass_on(
     mut recording: Recording,
     client: &Client,
     downstream: Option<hyper::upgrade::OnUpgrade>,
-    deadline: Option<Deadline>,
+    deadline: Deadline,
 ) -> Response<AnswerBody> {
     let line = response.extensions().get::<Line>().cloned();
     let version = response.version();

@@ -143,7 +143,7 @@ pub(super) struct ResponseTap {
     /// None once the exchange has ended.
     recording: Option<Recording>,
     reads: Reads,
-    deadline: Option<Deadline>,
+    deadline: Deadline,
     _load: Load,
 }
 
@@ -157,9 +157,34 @@ pub(super) struct Reads {
 
 /// How long the upstream may be silent.
 pub(super) struct Deadline {
-    pub(super) sleep: Pin<Box<Sleep>>,
-    /// After the first byte; none: no limit then.
-    pub(super) idle: Option<Duration>,
+    /// The moment that the next byte must not miss; none: no limit now.
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// How long a pause may be after the first byte; none: no limit then.
+    idle: Option<Duration>,
+}
+
+impl Deadline {
+    /// A deadline for the first byte, and one for each pause after it.
+    pub(super) fn new(first_byte: Option<tokio::time::Instant>, idle: Option<Duration>) -> Self {
+        Self { sleep: first_byte.map(|at| Box::pin(tokio::time::sleep_until(at))), idle }
+    }
+
+    /// Ready when it has passed.
+    pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// A byte has come.
+    fn restart(&mut self) {
+        match (self.idle, &mut self.sleep) {
+            (None, sleep) => *sleep = None,
+            (Some(idle), None) => self.sleep = Some(Box::pin(tokio::time::sleep(idle))),
+            (Some(idle), Some(sleep)) => sleep.as_mut().reset(tokio::time::sleep(idle).deadline()),
+        }
+    }
 }
 
 /// The upstream was silent for longer than the configured timeout.
@@ -183,7 +208,7 @@ impl ResponseTap {
         incoming: Incoming,
         recording: Recording,
         reads: Reads,
-        deadline: Option<Deadline>,
+        deadline: Deadline,
         load: Load,
     ) -> Self {
         let mut tap =
@@ -207,26 +232,6 @@ impl ResponseTap {
             let at = self.reads.of_frame(read_before, now);
             recording.watch().response_chunk(data, at);
             recording.add_overhead(recording.watch().now().since(now));
-        }
-    }
-
-    /// A frame has come: the next may take as long as a pause may be.
-    fn restart_deadline(&mut self) {
-        if let Some(deadline) = &mut self.deadline {
-            match (deadline.idle, &self.recording) {
-                (Some(idle), Some(recording)) => {
-                    let at = recording.watch().instant(recording.watch().now() + idle);
-                    deadline.sleep.as_mut().reset(at);
-                }
-                _ => self.deadline = None,
-            }
-        }
-    }
-
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.deadline {
-            Some(deadline) => deadline.sleep.as_mut().poll(cx),
-            None => Poll::Pending,
         }
     }
 }
@@ -258,7 +263,7 @@ impl Body for ResponseTap {
         let read_before = self.reads.line.as_ref().map(Line::last_read);
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(polled) = Pin::new(incoming).poll_frame(cx) else {
-            ready!(self.poll_deadline(cx));
+            ready!(self.deadline.poll_passed(cx));
             self.finish(Ending::TimedOut);
             self.incoming = None;
             return Poll::Ready(Some(Err(Silent.into())));
@@ -266,7 +271,7 @@ impl Body for ResponseTap {
         match &polled {
             Some(Ok(frame)) => {
                 self.saw(frame, read_before);
-                self.restart_deadline();
+                self.deadline.restart();
                 // After trailers, with a declared length or over HTTP/2 the body may not be polled to its end.
                 if frame.is_trailers() || self.is_end_stream() {
                     self.finish(Ending::Clean);

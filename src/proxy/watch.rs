@@ -47,10 +47,6 @@ impl Watch {
         self.proxy.clock.now()
     }
 
-    pub(super) fn instant(&self, at: Moment) -> tokio::time::Instant {
-        self.proxy.clock.instant(at)
-    }
-
     pub(super) fn request_chunk(&self, bytes: &[u8]) {
         self.observe(|observer| observer.request_chunk(bytes));
     }

@@ -161,3 +161,21 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
     );
     assert!(server.closes_within(Duration::from_millis(1)).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_pauses_is_none_of_the_first_byte() {
+    let (sidecar, mut upstream) =
+        Sidecar::start("upstreams: [{name: v, url: 'http://v:1', idle_timeout: 1s}]");
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    pause(60_000).await;
+    server.write(STREAM_HEAD).await;
+    pause(60_000).await;
+    server.write(chunk(&token("a"))).await;
+    client.read_to(&chunk(&token("a"))).await;
+    client.read_to_close().await;
+    let line = sidecar.exchange().await;
+    assert_eq!((&line["outcome"], &line["duration_seconds"]), (&"timed_out".into(), &121.0.into()));
+}
