@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,7 @@ impl std::fmt::Debug for Admin {
 }
 
 const BODY_LIMIT: usize = 4096; // a log filter
+const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descriptors: some will be closed soon
 
 impl Admin {
     /// An admin port that answers `/ready` with yes.
@@ -83,36 +85,43 @@ impl Admin {
 
     /// Serves until `stop` is cancelled; answers that are on their way are finished.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
-            };
-            if let Ok((socket, peer)) = accepted {
-                let admin = Arc::clone(&self);
-                let service = service_fn(move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move { Ok::<_, std::convert::Infallible>(admin.answer(request, peer).await) }
-                });
-                let mut server = auto::Builder::new(TokioExecutor::new());
-                server.http1().timer(TokioTimer::new()).http2().timer(TokioTimer::new());
-                let stop = stop.clone();
-                self.tasks.spawn(async move {
-                    let serving = server.serve_connection(TokioIo::new(socket), service);
-                    tokio::pin!(serving);
-                    tokio::select! {
-                        // A client that breaks off has its own reasons.
-                        _ = serving.as_mut() => {}
-                        () = stop.cancelled() => {
-                            serving.as_mut().graceful_shutdown();
-                            let _ = serving.await;
-                        }
+        let mut failing = false;
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((socket, peer)) => {
+                    failing = false;
+                    self.tasks.spawn(Arc::clone(&self).connection(socket, peer, stop.clone()));
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "could not accept a connection on the admin port");
                     }
-                });
+                    tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
+                }
             }
         }
+        drop(listener);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    async fn connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+        let service = service_fn(move |request| {
+            let admin = Arc::clone(&self);
+            async move { Ok::<_, std::convert::Infallible>(admin.answer(request, peer).await) }
+        });
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server.http1().timer(TokioTimer::new()).http2().timer(TokioTimer::new());
+        let serving = server.serve_connection(TokioIo::new(socket), service);
+        tokio::pin!(serving);
+        tokio::select! {
+            // A client that breaks off has its own reasons.
+            _ = serving.as_mut() => {}
+            () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            }
+        }
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {

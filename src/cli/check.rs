@@ -24,7 +24,8 @@ EXAMPLES:
   streamgauge check /etc/streamgauge/config.yaml
   streamgauge check config.yaml > resolved.yaml
 
-Exit code 1 and one line, file:line:column: what is wrong and what would be right, where it is not right.";
+Exit code 1 and one line where it is not right:
+  config.yaml:3:10: tenants.limit: what is wrong and what would be right";
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let path = &args.file;

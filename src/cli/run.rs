@@ -37,8 +37,9 @@ EXAMPLES:
   streamgauge run --upstream https://api.openai.com --listen 127.0.0.1:8080
   streamgauge run --config /etc/streamgauge/config.yaml
 
-Then set your clients' base URL to http://HOST:8080 (with /v1 where they want it), and let Prometheus scrape
-http://HOST:9464/metrics. The request log goes to standard output, everything else to standard error.
+Then set your clients' base URL to http://HOST:8080 (with /v1 where they want it), and let
+Prometheus scrape http://HOST:9464/metrics. The request log goes to standard output, everything
+else to standard error.
 
 SIGTERM, SIGINT: finish running streams (drain_timeout), then end. A second one: end at once. SIGHUP: reload.
 STREAMGAUGE_LOG: what is logged, as info, debug or streamgauge::proxy=trace.";

@@ -31,18 +31,18 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descri
 /// Serves connections until `stop` is cancelled, then lets those that run come to their end.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
+    let mut failing = false;
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((socket, _)) => {
+                failing = false;
                 prepare_socket(&socket);
                 proxy.tasks.spawn(connection(Arc::clone(&proxy), socket, graceful.watcher()));
             }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "could not accept a connection");
+                }
                 tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
             }
         }
