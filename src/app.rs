@@ -250,6 +250,10 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen", before.listen != after.listen),
         ("admin", before.admin != after.admin),
         ("metrics.buckets", before.metrics.buckets != after.metrics.buckets),
+        (
+            "metrics.tenant_on_histograms",
+            before.metrics.tenant_on_histograms != after.metrics.tenant_on_histograms,
+        ),
         ("request_log", before.request_log != after.request_log),
     ]
     .into_iter()

@@ -166,6 +166,7 @@ struct ModelEntry {
 #[serde(deny_unknown_fields, default)]
 struct MetricsEntry {
     model_limit: usize,
+    tenant_on_histograms: bool,
     idle_series: Span,
     exemplars: bool,
     buckets: BucketLists,
@@ -175,6 +176,7 @@ impl Default for MetricsEntry {
     fn default() -> Self {
         Self {
             model_limit: 200,
+            tenant_on_histograms: false,
             idle_series: Span(Duration::from_secs(6 * 3600)),
             exemplars: true,
             buckets: BucketLists::default(),
@@ -263,6 +265,7 @@ impl File {
             models: Models::new(models),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit,
+                tenant_on_histograms: self.metrics.tenant_on_histograms,
                 idle_series: self.metrics.idle_series.0,
                 exemplars: self.metrics.exemplars,
                 buckets: self.metrics.buckets.0.clone(),

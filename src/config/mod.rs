@@ -68,6 +68,8 @@ impl Config {
 pub struct Metrics {
     /// How many models that are not configured get series of their own.
     pub model_limit: usize,
+    /// Whether the histograms that have a model have the tenant too.
+    pub tenant_on_histograms: bool,
     /// After how long without a change a series is dropped.
     pub idle_series: Duration,
     /// Whether OpenMetrics answers carry exemplars.

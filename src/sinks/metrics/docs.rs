@@ -55,7 +55,9 @@ fn metric(page: &mut String, row: &Row) {
     page.push('\n');
     if !row.labels.is_empty() {
         let labels: Vec<String> = row.labels.iter().map(|label| format!("`{}`", label.as_str())).collect();
-        let _ = writeln!(page, "- labels: {}", labels.join(", "));
+        let by_tenant = matches!(row.kind, Kind::Histogram(_)) && row.labels.contains(&Label::Model);
+        let more = if by_tenant { "; and `tenant` with `metrics.tenant_on_histograms`" } else { "" };
+        let _ = writeln!(page, "- labels: {}{more}", labels.join(", "));
     }
     if let Kind::Histogram(buckets) = row.kind {
         let bounds: Vec<String> = buckets.bounds().iter().map(f64::to_string).collect();

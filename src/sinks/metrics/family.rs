@@ -130,6 +130,8 @@ impl Instrument for Histogram {
 #[derive(Debug)]
 pub(super) struct Family<M> {
     row: &'static Row,
+    /// The row's, and the tenant's where histograms are to have it.
+    labels: Vec<Label>,
     /// Others are made like it. It was made at the start, where wrong options would have been an error.
     pattern: M,
     series: RwLock<HashMap<Key, Series<M>>>,
@@ -143,8 +145,13 @@ struct Series<M> {
 
 impl<M: Instrument> Family<M> {
     /// A family without series.
-    pub(super) fn new(row: &'static Row, pattern: M) -> Self {
-        Self { row, pattern, series: RwLock::default() }
+    pub(super) fn new(row: &'static Row, labels: Vec<Label>, pattern: M) -> Self {
+        Self { row, labels, pattern, series: RwLock::default() }
+    }
+
+    /// The labels of every series.
+    pub(super) fn labels(&self) -> &[Label] {
+        &self.labels
     }
 
     /// Lets `record` change the series of these labels, made at 0 if it is not there.
@@ -168,7 +175,7 @@ impl<M: Instrument> Family<M> {
         let mut sorted: Vec<_> = series.iter().collect();
         sorted.sort_unstable_by_key(|(key, _)| *key);
         let readings = sorted.into_iter().map(|(key, series)| (key, series.instrument.read()));
-        Block::new(self.row, readings)
+        Block::new(self.row, &self.labels, readings)
     }
 }
 
@@ -189,9 +196,13 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn new<'a>(row: &Row, readings: impl Iterator<Item = (&'a Key, (Metric, Exemplars))>) -> Self {
+    fn new<'a>(
+        row: &Row,
+        labels: &[Label],
+        readings: impl Iterator<Item = (&'a Key, (Metric, Exemplars))>,
+    ) -> Self {
         let labelled = |(key, (mut metric, exemplars)): (&Key, (Metric, Exemplars))| {
-            metric.set_label(label_pairs(row, key));
+            metric.set_label(label_pairs(labels, key));
             (metric, exemplars)
         };
         let (metrics, exemplars): (Vec<_>, Vec<_>) = readings.map(labelled).unzip();
@@ -218,7 +229,7 @@ impl Block {
             metric.set_gauge(gauge);
             (metric, Exemplars::new())
         };
-        Self::new(row, values.iter().map(|(key, value)| (key, reading(*value))))
+        Self::new(row, row.labels, values.iter().map(|(key, value)| (key, reading(*value))))
     }
 
     /// How many time series this is.
@@ -237,14 +248,14 @@ impl From<MetricFamily> for Block {
     }
 }
 
-fn label_pairs(row: &Row, key: &[Name]) -> Vec<LabelPair> {
+fn label_pairs(labels: &[Label], key: &[Name]) -> Vec<LabelPair> {
     let pair = |(label, value): (&Label, &Name)| {
         let mut pair = LabelPair::default();
         pair.set_name(label.as_str().to_owned());
         pair.set_value(value.to_string());
         pair
     };
-    row.labels.iter().zip(key).map(pair).collect()
+    labels.iter().zip(key).map(pair).collect()
 }
 
 #[cfg(test)]
@@ -257,7 +268,10 @@ mod tests {
     }
 
     fn tokens() -> Family<IntCounter> {
-        Family::new(&TABLE[Id::InputTokens as usize], counter().unwrap())
+        {
+            let row = &TABLE[Id::InputTokens as usize];
+            Family::new(row, row.labels.to_vec(), counter().unwrap())
+        }
     }
 
     fn add(family: &Family<IntCounter>, values: &[&str], n: u64, at: u64) {

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-use super::catalog::Row;
 use crate::clock::Moment;
 use crate::exchange::Name;
 use crate::vitals::Tally;
@@ -118,15 +117,11 @@ impl Labels {
         }
     }
 
-    /// The values of a row's labels.
-    pub(super) fn pick(&self, row: &Row) -> Key {
+    /// The values of these labels.
+    pub(super) fn pick(&self, labels: &[Label]) -> Key {
         let value = |label: &Label| self.0.get(*label as usize).cloned().flatten();
-        debug_assert!(
-            row.labels.iter().all(|label| value(label).is_some()),
-            "a label of {} is unset",
-            row.name
-        );
-        row.labels.iter().map(|label| value(label).unwrap_or_else(|| Name::from(UNKNOWN))).collect()
+        debug_assert!(labels.iter().all(|label| value(label).is_some()), "one of {labels:?} is unset");
+        labels.iter().map(|label| value(label).unwrap_or_else(|| Name::from(UNKNOWN))).collect()
     }
 }
 

@@ -191,8 +191,8 @@ impl Metrics {
     fn add(&self, id: Id, labels: &Labels, n: u64, now: Moment) {
         let place = id as usize;
         debug_assert!(matches!(self.stores.get(place), Some(Store::Counters(_))), "{id:?} is no counter");
-        if let (Some(row), Some(Store::Counters(family))) = (TABLE.get(place), self.stores.get(place)) {
-            family.touch(labels.pick(row), now, |counter| counter.inc_by(n));
+        if let Some(Store::Counters(family)) = self.stores.get(place) {
+            family.touch(labels.pick(family.labels()), now, |counter| counter.inc_by(n));
         }
     }
 
@@ -202,7 +202,7 @@ impl Metrics {
         debug_assert!(matches!(self.stores.get(place), Some(Store::Histograms(_))), "{id:?} is no histogram");
         if let (Some(row), Some(Store::Histograms(family))) = (TABLE.get(place), self.stores.get(place)) {
             let trail = (row.exemplars && self.settings.read().exemplars).then_some(trail);
-            family.touch(labels.pick(row), now, |histogram| histogram.observe(value, trail));
+            family.touch(labels.pick(family.labels()), now, |histogram| histogram.observe(value, trail));
         }
     }
 
@@ -242,7 +242,9 @@ impl Store {
     fn new(row: &'static Row, config: &Config) -> Result<Self, MetricsError> {
         let refused = |source| MetricsError::Refused { name: row.name, source };
         Ok(match row.kind {
-            Kind::Counter => Self::Counters(Family::new(row, family::counter().map_err(refused)?)),
+            Kind::Counter => {
+                Self::Counters(Family::new(row, row.labels.to_vec(), family::counter().map_err(refused)?))
+            }
             Kind::Gauge => Self::Read,
             Kind::Histogram(buckets) => {
                 let configured = config.metrics.buckets.get(row.name);
@@ -250,7 +252,9 @@ impl Store {
                 if bounds.is_empty() {
                     return Err(MetricsError::NoBounds { name: row.name.to_owned() });
                 }
-                Self::Histograms(Family::new(row, Histogram::new(bounds).map_err(refused)?))
+                let by_tenant = config.metrics.tenant_on_histograms && row.labels.contains(&Label::Model);
+                let labels = by_tenant.then_some(Label::Tenant).into_iter().chain(row.labels.iter().copied());
+                Self::Histograms(Family::new(row, labels.collect(), Histogram::new(bounds).map_err(refused)?))
             }
         })
     }

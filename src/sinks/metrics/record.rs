@@ -35,7 +35,9 @@ impl Metrics {
         let model = accepted.model.label(true).map(cut);
         let model =
             model.map_or_else(|| Some(Name::from(UNKNOWN)), |name| self.models.place(&name, true, now));
+        let tenant = self.tenants.place(&origin.tenant, true, now);
         let labels = Labels::default()
+            .with(Label::Tenant, tenant.unwrap_or_else(|| Name::from(OTHER)))
             .with(Label::Model, model.unwrap_or_else(|| Name::from(OTHER)))
             .with(Label::Upstream, origin.upstream.clone())
             .with(Label::Dialect, origin.dialect.0)

@@ -105,7 +105,7 @@ fn by<T, const N: usize>(
 }
 
 fn picked(row: &Row, values: Vec<(Labels, f64)>) -> Vec<(Key, f64)> {
-    values.into_iter().map(|(labels, value)| (labels.pick(row), value)).collect()
+    values.into_iter().map(|(labels, value)| (labels.pick(row.labels), value)).collect()
 }
 
 fn unix_seconds(at: SystemTime) -> f64 {

@@ -528,6 +528,19 @@ fn buckets_can_be_replaced_by_the_histograms_name() {
 }
 
 #[test]
+fn histograms_of_models_have_the_tenant_where_it_is_asked_for() {
+    let mut config = config();
+    config.metrics.tenant_on_histograms = true;
+    let bench = Bench::new(&config);
+    bench.tell(&stream());
+    let samples = bench.samples();
+    let count = |labels: &[(&str, &str)]| sum(&samples, "output_tokens_per_second_count", labels);
+    assert_eq!(count(&[("tenant", stream().tenant.as_str())]), Some(1.0));
+    assert_eq!(count(&[("tenant", "nobody")]), None);
+    assert!(!bench.page(Format::Text004).contains("proxy_overhead_seconds_count{tenant"));
+}
+
+#[test]
 fn buckets_of_what_is_no_histogram_are_an_error_that_says_what_there_is() {
     for (histogram, bounds, want) in [
         (
