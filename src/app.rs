@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -77,6 +78,9 @@ struct Core {
     metrics: Arc<Metrics>,
     shell: Shell,
     drain: CancellationToken,
+    /// The file's text at the last reload, right or wrong. Held while one runs: two at once could end in the
+    /// older one.
+    seen: Mutex<Option<Vec<u8>>>,
 }
 
 const LOOK_AT_FILE_EVERY: Duration = Duration::from_secs(5); // a mounted ConfigMap takes a minute to arrive anyway
@@ -113,8 +117,9 @@ impl App {
             Pipeline::new(Arc::clone(&live), clock, sinks, move |now| idle.sweep_idle(now));
         let routes = Routes::new(config, &vitals, clock, Dial::Network)?;
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
-        let core =
-            Arc::new(Core { proxy: Arc::clone(&proxy), metrics, shell, drain: CancellationToken::new() });
+        let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
+        let drain = CancellationToken::new();
+        let core = Arc::new(Core { proxy: Arc::clone(&proxy), metrics, shell, drain, seen });
         let control: Arc<dyn Control> = Arc::clone(&core) as _;
         let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
 
@@ -138,12 +143,9 @@ impl App {
         Ok(app)
     }
 
-    /// Reads the configuration again.
-    ///
-    /// # Errors
-    /// What is wrong with it; nothing has changed then.
-    pub fn reload(&self) -> Result<(), String> {
-        self.core.reload()
+    /// Reads the configuration again. What is wrong with it is logged and counted; nothing has changed then.
+    pub async fn reload(&self) {
+        reload(&self.core).await;
     }
 
     /// Ready when somebody asked over the admin port for an end.
@@ -166,14 +168,11 @@ impl App {
         let core = Arc::clone(&self.core);
         let stop = self.listener_stop.clone();
         runtimes.accounts.spawn(async move {
-            let mut seen = read(&path).await;
             while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_FILE_EVERY)).await.is_some() {
                 let now = read(&path).await;
                 // A file that is gone for a moment is being replaced.
-                if now.is_some() && now != seen {
-                    seen = now;
-                    // What is wrong has been logged and counted.
-                    let _ = core.reload();
+                if now.is_some() && now != *core.seen.lock() {
+                    reload(&core).await;
                 }
             }
         });
@@ -190,16 +189,20 @@ impl App {
         let running = proxy.live.len();
         tracing::info!(running, timeout = ?config.drain_timeout, "draining");
         let drained = tokio::time::timeout(config.drain_timeout, async {
-            // Its own error would be a panic, which the hook has told.
-            let _ = self.listener.await;
-            proxy.tasks.wait().await;
+            tokio::select! {
+                () = proxy.tasks.wait() => {}
+                () = nothing_open(&proxy.live) => {}
+            }
         });
         if drained.await.is_err() {
             tracing::warn!(streams = proxy.live.len(), "drain_timeout is over, cutting what still runs");
-            proxy.cut();
-            if tokio::time::timeout(AFTER_CUT, proxy.tasks.wait()).await.is_err() {
-                tracing::error!("some connections did not end when they were cut");
-            }
+        }
+        // Without an open exchange what is cut is a connection that has sent half a head at most.
+        proxy.cut();
+        // Its own error would be a panic, which the hook has told.
+        let _ = self.listener.await;
+        if tokio::time::timeout(AFTER_CUT, proxy.tasks.wait()).await.is_err() {
+            tracing::error!("some connections did not end when they were cut");
         }
         self.pipeline_stop.cancel();
         if tokio::time::timeout(AFTER_CUT, self.pipeline).await.is_err() {
@@ -214,13 +217,28 @@ impl App {
         // A scraper that holds its connection does not hold us.
         let _ = tokio::time::timeout(AFTER_CUT, self.admin_task).await;
         if let Some(log) = self.request_log {
-            let _ = tokio::task::spawn_blocking(move || log.close()).await;
+            let closing = Arc::clone(&log);
+            let closed = tokio::task::spawn_blocking(move || closing.close());
+            if tokio::time::timeout(AFTER_CUT, closed).await.is_err() {
+                tracing::error!(lines = log.waiting(), "the request log's reader is stuck, lines are lost");
+            }
         }
+    }
+}
+
+/// Ready when no exchange has been open for a second.
+async fn nothing_open(live: &LiveTable) {
+    let mut looks = 0;
+    while looks < 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        looks = if live.is_empty() { looks + 1 } else { 0 };
     }
 }
 
 impl Core {
     fn reload(&self) -> Result<(), String> {
+        let mut seen = self.seen.lock();
+        *seen = self.shell.file.as_ref().and_then(|path| std::fs::read(path).ok());
         let result = self.try_reload().map_err(|error| format!("{error:#}"));
         let now = self.proxy.clock.wall(self.proxy.clock.now());
         self.metrics.reload(result.is_ok(), now);
@@ -286,6 +304,13 @@ pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
         bound => bound,
     }
+}
+
+/// Reads the configuration again, off the runtime's threads: files may be slow.
+async fn reload(core: &Arc<Core>) {
+    let core = Arc::clone(core);
+    // What is wrong has been logged and counted.
+    let _ = tokio::task::spawn_blocking(move || core.reload()).await;
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -60,6 +60,8 @@ impl UpstreamVitals {
 /// Why observation gave up on an exchange while traffic went on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ObservationFailure {
+    /// What all requests together may have read ahead was full: one more was not read ahead.
+    CaptureOverflow,
     /// An event was longer than the decoder holds.
     EventTooLarge,
     /// The observer panicked.
@@ -68,11 +70,12 @@ pub enum ObservationFailure {
 
 impl ObservationFailure {
     /// All of them, in the order of the exposition.
-    pub const ALL: [ObservationFailure; 2] = [Self::EventTooLarge, Self::Panic];
+    pub const ALL: [ObservationFailure; 3] = [Self::CaptureOverflow, Self::EventTooLarge, Self::Panic];
 
     /// The value of the label `reason`.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::CaptureOverflow => "capture_overflow",
             Self::EventTooLarge => "event_too_large",
             Self::Panic => "panic",
         }
@@ -126,8 +129,9 @@ impl Vitals {
     /// Observation failures of one reason.
     pub fn failures(&self, reason: ObservationFailure) -> &Tally {
         match reason {
-            ObservationFailure::EventTooLarge => &self.failures[0],
-            ObservationFailure::Panic => &self.failures[1],
+            ObservationFailure::CaptureOverflow => &self.failures[0],
+            ObservationFailure::EventTooLarge => &self.failures[1],
+            ObservationFailure::Panic => &self.failures[2],
         }
     }
 

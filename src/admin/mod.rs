@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::proxy::opening::Opening;
 use crate::sinks::metrics::{Format, Metrics, accepts_gzip, gzip};
 
 /// What the admin port can ask of the rest.
@@ -55,6 +56,9 @@ impl std::fmt::Debug for Admin {
 }
 
 const BODY_LIMIT: usize = 4096; // a log filter
+const CONNECTIONS: usize = 256; // a few Prometheus servers, a kubelet and a person need ten
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120); // above the pause between two scrapes
+const OPENING: Duration = Duration::from_secs(10); // who connects here has something to ask
 const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descriptors: some will be closed soon
 
 impl Admin {
@@ -90,7 +94,10 @@ impl Admin {
             match accepted {
                 Ok((socket, peer)) => {
                     failing = false;
-                    self.tasks.spawn(Arc::clone(&self).connection(socket, peer, stop.clone()));
+                    // One beyond the limit is closed at once: nobody scrapes so often.
+                    if self.tasks.len() < CONNECTIONS {
+                        self.tasks.spawn(Arc::clone(&self).connection(socket, peer, stop.clone()));
+                    }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
@@ -111,8 +118,9 @@ impl Admin {
             async move { Ok::<_, std::convert::Infallible>(admin.answer(request, peer).await) }
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http1().timer(TokioTimer::new()).http2().timer(TokioTimer::new());
-        let serving = server.serve_connection(TokioIo::new(socket), service);
+        server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        server.http2().timer(TokioTimer::new());
+        let serving = server.serve_connection(TokioIo::new(Opening::new(socket, OPENING)), service);
         tokio::pin!(serving);
         tokio::select! {
             // A client that breaks off has its own reasons.
@@ -148,7 +156,11 @@ impl Admin {
             return text(StatusCode::FORBIDDEN, "only from loopback\n");
         }
         let done = match (path, request.method()) {
-            ("/reload", &Method::POST) => self.control.reload(),
+            ("/reload", &Method::POST) => {
+                let control = Arc::clone(&self.control);
+                let reloading = tokio::task::spawn_blocking(move || control.reload());
+                reloading.await.unwrap_or_else(|_| Err("could not reload; the log says why".to_owned()))
+            }
             ("/drain", &Method::POST) => {
                 self.control.drain();
                 Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Builder;
 
-use super::{Planes, interrupted, start_logging};
+use super::{Interrupts, Planes, start_logging};
 use crate::demo::{Demo, Plan};
 
 /// See it work: simulated models, clients and the sidecar in one process
@@ -55,7 +55,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let runtimes = planes.handles();
     let result = world.block_on(async move {
         let demo = Demo::start(Plan { listen, admin, duration, pace }, &runtimes, set_log_level).await?;
-        demo.run(interrupted(), print)
+        let mut interrupts = Interrupts::listen()?;
+        demo.run(async move { interrupts.next().await }, print)
             .await
             .or_else(nobody_reads)
             .context("could not write to standard output")

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -124,20 +125,23 @@ fn histograms() -> Vec<&'static str> {
     TABLE.iter().filter(|row| matches!(row.kind, Kind::Histogram(_))).map(|row| row.name).collect()
 }
 
-/// Ends with SIGINT or SIGTERM; never where signals cannot be heard.
-async fn interrupted() {
-    tokio::select! {
-        () = signalled(tokio::signal::unix::SignalKind::terminate()) => {}
-        () = signalled(tokio::signal::unix::SignalKind::interrupt()) => {}
-    }
+/// SIGTERM and SIGINT, from the moment it is made: one that comes while nobody waits is kept.
+#[derive(Debug)]
+struct Interrupts {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn signalled(kind: tokio::signal::unix::SignalKind) {
-    match tokio::signal::unix::signal(kind) {
-        Ok(mut signals) => drop(signals.recv().await),
-        Err(error) => {
-            tracing::error!(%error, "could not listen for a signal");
-            std::future::pending().await
+impl Interrupts {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Ready with the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

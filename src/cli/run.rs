@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Planes, histograms, interrupted, start_logging};
+use super::{Interrupts, Planes, histograms, start_logging};
 use crate::app::{App, Shell, reachable};
 use crate::config::{Config, File, UpstreamUrl};
 
@@ -90,20 +90,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn serve_until_told(app: App) -> anyhow::Result<()> {
+    let mut interrupts = Interrupts::listen()?;
     let mut hangups = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = hangups.recv() => {
-                // What is wrong has been logged and counted.
-                let _ = app.reload();
-            }
-            () = interrupted() => break,
+            () = interrupts.next() => break,
             () = app.drain_asked() => break,
+            _ = hangups.recv() => app.reload().await,
         }
     }
     tokio::select! {
         () = app.stop() => {}
-        () = interrupted() => tracing::warn!("told twice, ending at once"),
+        () = interrupts.next() => tracing::warn!("told twice, ending at once"),
     }
     Ok(())
 }

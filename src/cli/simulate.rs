@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::interrupted;
+use super::Interrupts;
 use crate::clock::Clock;
 use crate::sim::{Fault, Mishap, Profile, Settings, Sim, UsagePolicy};
 
@@ -158,12 +158,13 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let settings = settings(args);
     let names: Vec<_> = settings.models.iter().map(|model| model.name.as_str()).collect();
     eprintln!("simulated inference server: base URL http://{address}/v1, models {}", names.join(", "));
+    let mut interrupts = Interrupts::listen()?;
     let shutdown = CancellationToken::new();
     let serving = Sim::new(settings, Clock::start()).serve(listener, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
-        () = interrupted() => {
+        () = interrupts.next() => {
             shutdown.cancel();
             serving.await;
         }

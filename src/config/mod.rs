@@ -218,6 +218,9 @@ mod tests {
             Transport::Unix("/run/v.sock".into())
         );
         check_error("upstream: http://h:1/v1", "1:11: upstream: `http://h:1/v1` has a path");
+        check_error("upstream: http://h:80000", "1:11: upstream: `http://h:80000` has no such port");
+        let error = parse("upstream: http://sk-secret:pw@h:1/v1").map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("cannot have a user") && !error.contains("secret"), "{error}");
         check_error("upstream: ftp://h", "1:11: upstream: `ftp://h` is no upstream");
         check_error("upstream: 8000", "1:11: upstream: ");
     }

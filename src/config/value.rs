@@ -162,6 +162,11 @@ impl FromStr for UpstreamUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            // It is not repeated: what stands before the @ is a password.
+            return Err("an upstream's URL cannot have a user; clients' own credentials are passed through"
+                .to_owned());
+        }
         let expected = "expected http://HOST:PORT, https://HOST, h2c://HOST:PORT or unix:///PATH";
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
@@ -187,11 +192,8 @@ impl FromStr for UpstreamUrl {
         }
         let authority =
             uri.authority().cloned().ok_or_else(|| format!("`{text}` has no host; {expected}"))?;
-        if authority.as_str().contains('@') {
-            return Err(
-                "a user in an upstream's URL is not supported; clients' own credentials are passed through"
-                    .to_owned(),
-            );
+        if authority.as_str() != authority.host() && authority.port_u16().is_none() {
+            return Err(format!("`{text}` has no such port; ports are 1 to 65535"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let transport = Transport::Tcp { host, port: authority.port_u16().unwrap_or(default_port) };

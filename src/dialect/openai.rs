@@ -220,6 +220,7 @@ pub(super) const REQUEST_MEMBERS: &[&str] = &["model", "stream", "n"];
 /// The word for the kind of error that a status is.
 fn error_type(status: u16) -> &'static str {
     match status {
+        400 => "invalid_request_error",
         404 => "not_found_error",
         429 => "rate_limit_exceeded",
         504 => "timeout_error",

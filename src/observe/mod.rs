@@ -163,10 +163,13 @@ impl Observer {
         self.seen.bytes_in
     }
 
-    /// Whether the answer is a stream that was accepted, so that a first token is to come.
+    /// Whether a first token is to come, as far as is known: a stream was asked for, or is being read.
     pub fn awaits_token(&self) -> bool {
-        let accepted = self.seen.closure.code.is_some_and(|code| (200..300).contains(&code));
-        accepted && self.dialect.is_some() && self.seen.streamed
+        match &self.answer {
+            Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
+            Answer::Stream(_) => true,
+            Answer::Whole(_) | Answer::Opaque => false,
+        }
     }
 
     fn read_request(&mut self) {
@@ -175,9 +178,10 @@ impl Observer {
         }
     }
 
-    /// The client gets an answer of our own with this status.
-    pub fn own_answer(&mut self, status: u16) {
+    /// The client gets an answer of our own with this status, for an error of this class.
+    pub fn own_answer(&mut self, status: u16, class: &str) {
         self.seen.closure.code = Some(status);
+        self.seen.error_class = Some(error_class(class));
     }
 
     /// The answer's head has come.

@@ -101,12 +101,13 @@ impl Connector {
         Ok(Self { dial, target: Arc::new(target.clone()), timeout, tls, clock })
     }
 
-    async fn connect(self) -> Result<TokioIo<Stamped>, ConnectError> {
+    /// A new connection, and what it will tell.
+    pub(super) async fn connect(&self) -> Result<(TokioIo<Stamped>, Line), ConnectError> {
         let began = self.clock.now();
         let stream =
             tokio::time::timeout(self.timeout, self.open()).await.map_err(|_| ConnectError::TimedOut)??;
         let line = Line::new(self.clock.now().since(began));
-        Ok(TokioIo::new(Stamped { stream, line, clock: self.clock }))
+        Ok((TokioIo::new(Stamped { stream, line: line.clone(), clock: self.clock }), line))
     }
 
     async fn open(&self) -> Result<Stream, ConnectError> {
@@ -155,7 +156,8 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        Box::pin(self.clone().connect())
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await.map(|(io, _)| io) })
     }
 }
 

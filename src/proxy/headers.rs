@@ -47,6 +47,9 @@ pub(super) fn prepare_response(head: &mut response::Parts, from: Version, to: Ve
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     strip(&mut head.headers, from == Version::HTTP_11 && to == Version::HTTP_11);
     head.version = Version::HTTP_11; // the server's side writes the one of its connection
 }
@@ -70,7 +73,18 @@ fn strip(headers: &mut HeaderMap, keep_coding: bool) {
 
 /// The host that a client addressed: of an absolute or HTTP/2 target, else of `Host`.
 pub(super) fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
-    uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok())
+    uri.authority().map(without_user).or_else(|| headers.get(HOST)?.to_str().ok())
+}
+
+/// Whether a request says once whom it addresses, as HTTP/1.1 demands (RFC 9112, 3.2): a second `Host` could lead
+/// the upstream elsewhere than us.
+pub(super) fn has_one_host(version: Version, headers: &HeaderMap) -> bool {
+    let hosts = headers.get_all(HOST).iter().count();
+    hosts == 1 || (hosts == 0 && version != Version::HTTP_11)
+}
+
+fn without_user(authority: &http::uri::Authority) -> &str {
+    authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host)
 }
 
 /// Writes the `Host` that the upstream is to see.
@@ -78,7 +92,9 @@ pub(super) fn set_host(head: &mut request::Parts, which: HostHeader, own: &http:
     let value = match which {
         HostHeader::Upstream => HeaderValue::from_str(own.as_str()).ok(),
         // An absolute target's host counts before a Host header that says otherwise (RFC 9112, 3.2.2).
-        HostHeader::Preserve => head.uri.authority().and_then(|at| HeaderValue::from_str(at.as_str()).ok()),
+        HostHeader::Preserve => {
+            head.uri.authority().and_then(|at| HeaderValue::from_str(without_user(at)).ok())
+        }
     };
     if let Some(value) = value {
         head.headers.insert(HOST, value);

@@ -1,22 +1,19 @@
 //! Accepts connections on the data port: HTTP/1.1 and HTTP/2 with prior knowledge, told apart by their first
 //! bytes. Ends gracefully: first no new connections, then running streams to their end, then a cut.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::prepare_socket;
+use super::opening::Opening;
 use super::{HEAD_LIMIT, HEADERS_LIMIT, Proxy, handle};
 
 /// How long a connection may stand without a request. It bounds an idle keep-alive connection too, so it lies
@@ -48,7 +45,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationT
         }
     }
     drop(listener);
-    graceful.shutdown().await;
+    proxy.cut.run_until_cancelled(graceful.shutdown()).await;
 }
 
 /// Serves one connection over any transport.
@@ -63,7 +60,8 @@ pub async fn connection(
         async move { Ok::<_, std::convert::Infallible>(handle(proxy, request).await) }
     });
     let server = server();
-    let serving = server.serve_connection_with_upgrades(TokioIo::new(Opening::new(socket)), service);
+    let serving =
+        server.serve_connection_with_upgrades(TokioIo::new(Opening::new(socket, HEAD_TIMEOUT)), service);
     tokio::select! {
         // How a connection ends its exchanges have recorded; what is left is the client's own doing.
         _ = graceful.watch(serving.into_owned()) => {}
@@ -85,70 +83,4 @@ fn server() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS)
         .auto_date_header(false);
     server
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A connection whose first bytes must come in time: until they have told HTTP/1 from HTTP/2 no other timer
-/// runs.
-struct Opening<S> {
-    socket: S,
-    /// Bytes of the preface that have come; none once the protocol is known.
-    opening: Option<(usize, Pin<Box<Sleep>>)>,
-}
-
-impl<S> Opening<S> {
-    fn new(socket: S) -> Self {
-        Self { socket, opening: Some((0, Box::pin(tokio::time::sleep(HEAD_TIMEOUT)))) }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        let Some((seen, timer)) = &mut this.opening else { return polled };
-        if polled.is_pending() {
-            ready!(timer.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let new = buffer.filled().get(before..).unwrap_or_default();
-        let rest = PREFACE.get(*seen..).unwrap_or_default();
-        *seen += new.len();
-        if !rest.starts_with(new) || *seen >= PREFACE.len() {
-            this.opening = None;
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
 }

@@ -3,7 +3,10 @@
 
 mod connect;
 mod headers;
+mod lanes;
 pub mod listener;
+pub mod opening;
+mod pool;
 mod reply;
 mod routes;
 mod tap;
@@ -15,7 +18,7 @@ mod watch;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
@@ -23,7 +26,6 @@ use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Error as ClientError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +39,7 @@ use crate::vitals::Vitals;
 use connect::Line;
 use reply::Trouble;
 use tap::{Deadline, Reads, ResponseTap, Upload};
-use upstream::{Load, Upstream};
+use upstream::{Answer, SendError, Upstream};
 use watch::Recording;
 
 pub use connect::Dial;
@@ -70,6 +72,8 @@ pub struct Proxy {
     /// Set before `cut` is cancelled: what is dropped from then on, we dropped.
     is_cutting: AtomicBool,
     ids: routes::RequestIds,
+    /// Bytes of requests that are read ahead.
+    read_ahead: AtomicUsize,
 }
 
 impl Proxy {
@@ -91,6 +95,7 @@ impl Proxy {
             cut: CancellationToken::new(),
             is_cutting: AtomicBool::new(false),
             ids: routes::RequestIds::default(),
+            read_ahead: AtomicUsize::new(0),
         }
     }
 
@@ -113,7 +118,7 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
     let origin = origin(&proxy, &routes, upstream.as_deref(), dialect, &request, started);
     let request_id = origin.request_id.clone();
     let fail = |mut recording: Recording, trouble: Trouble| {
-        recording.own_answer(trouble.status());
+        recording.own_answer(trouble.status(), trouble.class());
         recording.finish(trouble.ending());
         trouble.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
     };
@@ -124,22 +129,27 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
     let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
     let Some(upstream) = upstream else { return fail(recording, Trouble::NoUpstream) };
 
+    if !headers::has_one_host(request.version(), request.headers()) {
+        return fail(recording, Trouble::BadHost);
+    }
     let is_upgrade = headers::is_upgrade(request.version(), request.headers());
     let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
     let (head, incoming) = request.into_parts();
     let upload = Upload::new(incoming, Arc::clone(recording.watch()));
-    let first_byte = upstream.settings.first_byte_timeout.map(|limit| proxy.clock.instant(started + limit));
-    let mut deadline = Deadline::new(first_byte, upstream.settings.idle_timeout);
+    let mut deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
 
-    recording.sent();
     let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade);
-    let answered = answer(sending, &upload, &mut deadline).await;
-    match answered {
-        Answered::Head(response, load) => {
-            pass_on(&proxy, response, load, recording, &client, downstream, deadline)
+    recording.sent();
+    match answer(&proxy, sending, &upload, &mut deadline).await {
+        Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
+            fail(recording, Trouble::Garbled)
         }
-        Answered::Nothing(error) => fail(recording, Trouble::of(&error)),
+        Answered::Head(answer) => pass_on(&proxy, answer, recording, &client, downstream, deadline, upload),
+        Answered::Nothing(error) => {
+            upstream.tell(&*error, proxy.clock.now());
+            fail(recording, Trouble::of(&*error))
+        }
         Answered::ClientGone => {
             recording.finish(Ending::ClientGone);
             // Nobody reads it.
@@ -176,8 +186,8 @@ struct Client {
 
 /// What came of a request before its answer's body.
 enum Answered {
-    Head(Response<Incoming>, Load),
-    Nothing(ClientError),
+    Head(Answer),
+    Nothing(SendError),
     ClientGone,
     TimedOut,
 }
@@ -185,7 +195,8 @@ enum Answered {
 /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
 /// noticed even while there is no connection yet.
 async fn answer(
-    sending: impl Future<Output = Result<(Response<Incoming>, Load), ClientError>>,
+    proxy: &Proxy,
+    sending: impl Future<Output = Result<Answer, SendError>>,
     upload: &Upload,
     deadline: &mut Deadline,
 ) -> Answered {
@@ -194,7 +205,7 @@ async fn answer(
         // First, so that what a request asked is known even if nobody takes it.
         let client_gone = upload.poll_ahead(cx).is_ready();
         match sending.as_mut().poll(cx) {
-            Poll::Ready(Ok((response, load))) => return Poll::Ready(Answered::Head(response, load)),
+            Poll::Ready(Ok(answer)) => return Poll::Ready(Answered::Head(answer)),
             Poll::Ready(Err(_)) if upload.has_failed() => return Poll::Ready(Answered::ClientGone),
             Poll::Ready(Err(error)) => return Poll::Ready(Answered::Nothing(error)),
             Poll::Pending => {}
@@ -202,7 +213,7 @@ async fn answer(
         if client_gone {
             return Poll::Ready(Answered::ClientGone);
         }
-        deadline.poll_passed(cx).map(|()| Answered::TimedOut)
+        deadline.poll_first_byte(upload, proxy.clock.now(), cx).map(|()| Answered::TimedOut)
     })
     .await
 }
@@ -210,14 +221,14 @@ async fn answer(
 /// Passes an answer on to the client.
 fn pass_on(
     proxy: &Arc<Proxy>,
-    mut response: Response<Incoming>,
-    load: Load,
+    answer: Answer,
     mut recording: Recording,
     client: &Client,
     downstream: Option<hyper::upgrade::OnUpgrade>,
     deadline: Deadline,
+    upload: Arc<Upload>,
 ) -> Response<AnswerBody> {
-    let line = response.extensions().get::<Line>().cloned();
+    let Answer { mut response, line, lease } = answer;
     let version = response.version();
     // Over HTTP/2 the connection's reads are other streams' too.
     let is_http1 = version != Version::HTTP_2;
@@ -235,7 +246,7 @@ fn pass_on(
     let (mut head, incoming) = response.into_parts();
     headers::prepare_response(&mut head, version, client.version);
     let reads = Reads { line: line.filter(|_| is_http1), last: at };
-    let tap = ResponseTap::new(incoming, recording, reads, deadline, load);
+    let tap = ResponseTap::new(incoming, recording, reads, deadline, upload, lease);
     Response::from_parts(head, Either::Left(tap))
 }
 

@@ -1,14 +1,12 @@
 //! Answers of our own: few, in the dialect's shape, and marked as ours (`Proxy-Status`, RFC 9209).
 
+use super::connect::ConnectError;
+use crate::dialect::{DIALECTS, Dialect, OwnError};
+use crate::exchange::Ending;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
-use hyper_util::client::legacy::Error as ClientError;
-
-use super::connect::ConnectError;
-use crate::dialect::{DIALECTS, Dialect, OwnError};
-use crate::exchange::Ending;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -16,6 +14,8 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     NoUpstream,
+    /// No `Host`, or more than one.
+    BadHost,
     ConnectTimedOut,
     ConnectFailed,
     NameUnknown,
@@ -28,9 +28,9 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// What stands behind an error of the pool.
-    pub(super) fn of(error: &ClientError) -> Self {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    /// What stands behind the error of a request that got no answer.
+    pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut source = Some(error);
         while let Some(at) = source {
             match at.downcast_ref::<ConnectError>() {
                 Some(ConnectError::TimedOut) => return Self::ConnectTimedOut,
@@ -55,6 +55,9 @@ impl Trouble {
                 "destination_not_found",
                 "no upstream is configured for this host and path",
             ),
+            Self::BadHost => {
+                (StatusCode::BAD_REQUEST, "http_request_error", "a request must have one Host header")
+            }
             Self::ConnectTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "connection_timeout",
@@ -85,13 +88,18 @@ impl Trouble {
         }
     }
 
+    /// The error type of RFC 9209; also the class in the request log.
+    pub(super) fn class(self) -> &'static str {
+        self.words().1
+    }
+
     pub(super) fn status(self) -> u16 {
         self.words().0.as_u16()
     }
 
     pub(super) fn ending(self) -> Ending {
         match self {
-            Self::NoUpstream => Ending::Rejected,
+            Self::NoUpstream | Self::BadHost => Ending::Rejected,
             Self::ConnectTimedOut | Self::FirstByteTimedOut => Ending::TimedOut,
             Self::ConnectFailed | Self::NameUnknown | Self::TlsFailed | Self::ClosedEarly | Self::Garbled => {
                 Ending::NoAnswer

@@ -2,9 +2,9 @@
 //! project. Nothing that can fail stands between receiving a frame and returning it.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::connect::Line;
-use super::upstream::Load;
+use super::upstream::Lease;
 use super::watch::{Recording, Watch};
 use crate::clock::Moment;
 use crate::exchange::Ending;
@@ -23,15 +23,21 @@ use crate::exchange::Ending;
 /// noticed only while its body is being read, or has been.
 const READ_AHEAD: usize = 256 << 10;
 
+/// How much is read ahead of all requests together; beyond it nothing is, and that is counted.
+pub(super) const READ_AHEAD_IN_ALL: usize = 64 << 20;
+
 /// A request's body on its way to the upstream.
+#[derive(Debug)]
 pub(super) struct RequestTap(Arc<Upload>);
 
-/// A request's body, as the tap and whoever waits for the connection share it.
+/// A request's body, as the tap and whoever waits for the answer share it.
+#[derive(Debug)]
 pub(super) struct Upload {
     state: Mutex<UploadState>,
     watch: Arc<Watch>,
 }
 
+#[derive(Debug)]
 struct UploadState {
     incoming: Incoming,
     ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>,
@@ -39,6 +45,10 @@ struct UploadState {
     /// A connection has asked for the body: it is read no further ahead.
     taken: bool,
     failed: bool,
+    /// The upstream has asked for more than the client has sent.
+    waits_for_client: bool,
+    /// When the upstream last took something.
+    moved: Moment,
 }
 
 impl Upload {
@@ -46,8 +56,15 @@ impl Upload {
         if incoming.is_end_stream() {
             watch.request_end();
         }
-        let state =
-            UploadState { incoming, ahead: VecDeque::new(), ahead_bytes: 0, taken: false, failed: false };
+        let state = UploadState {
+            incoming,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            taken: false,
+            failed: false,
+            waits_for_client: false,
+            moved: watch.now(),
+        };
         Arc::new(Self { state: Mutex::new(state), watch })
     }
 
@@ -61,6 +78,13 @@ impl Upload {
         self.state.lock().failed
     }
 
+    /// Since when the upstream owes an answer: it took the last it could get then. None while the client owes
+    /// more of its request.
+    pub(super) fn owed_since(&self) -> Option<Moment> {
+        let state = self.state.lock();
+        (!state.waits_for_client).then_some(state.moved)
+    }
+
     fn saw(&self, frame: &Result<Frame<Bytes>, hyper::Error>) {
         if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
             self.watch.request_chunk(data);
@@ -70,10 +94,12 @@ impl Upload {
     /// Reads ahead while no connection has asked for the body. Ready when the client stopped uploading.
     pub(super) fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        while !state.taken && !state.failed && state.ahead_bytes < READ_AHEAD {
+        while !state.taken && !state.failed && state.ahead_bytes < READ_AHEAD && self.watch.may_read_ahead() {
             match Pin::new(&mut state.incoming).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => {
-                    state.ahead_bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                    let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                    state.ahead_bytes += bytes;
+                    self.watch.read_ahead().fetch_add(bytes, Ordering::Relaxed);
                     state.failed = frame.is_err();
                     self.saw(&frame);
                     state.ahead.push_back(frame);
@@ -82,6 +108,31 @@ impl Upload {
             }
         }
         if state.failed && !state.taken { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_next(
+        &self,
+        state: &mut UploadState,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        state.taken = true;
+        if let Some(frame) = state.ahead.pop_front() {
+            let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+            state.ahead_bytes -= bytes;
+            self.watch.read_ahead().fetch_sub(bytes, Ordering::Relaxed);
+            return Poll::Ready(Some(frame));
+        }
+        let polled = Pin::new(&mut state.incoming).poll_frame(cx);
+        if let Poll::Ready(Some(frame)) = &polled {
+            self.saw(frame);
+        }
+        polled
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.watch.read_ahead().fetch_sub(self.state.get_mut().ahead_bytes, Ordering::Relaxed);
     }
 }
 
@@ -101,15 +152,10 @@ impl Body for RequestTap {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self(upload) = &*self;
         let mut state = upload.state.lock();
-        state.taken = true;
-        let frame = match state.ahead.pop_front() {
-            Some(frame) => Some(frame),
-            None => {
-                let frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx));
-                frame.iter().for_each(|frame| upload.saw(frame));
-                frame
-            }
-        };
+        let polled = upload.poll_next(&mut state, cx);
+        state.waits_for_client = polled.is_pending();
+        let frame = ready!(polled);
+        state.moved = upload.watch.now();
         state.failed |= matches!(frame, Some(Err(_)));
         // After trailers or with a declared length the body may not be polled to its end.
         let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
@@ -125,18 +171,21 @@ impl Body for RequestTap {
 
     fn size_hint(&self) -> SizeHint {
         let state = self.0.state.lock();
-        let ahead: usize = state.ahead.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum();
         let coming = state.incoming.size_hint();
         let mut hint = SizeHint::new();
-        hint.set_lower(coming.lower() + ahead as u64);
+        hint.set_lower(coming.lower() + state.ahead_bytes as u64);
         if let Some(upper) = coming.upper() {
-            hint.set_upper(upper + ahead as u64);
+            hint.set_upper(upper + state.ahead_bytes as u64);
         }
         hint
     }
 }
 
 /// An answer's body on its way to the client.
+///
+/// A frame is returned first and looked at afterwards: while it is being written nothing is parsed. It is
+/// looked at when the body is polled again after that write, or at the end.
+#[derive(Debug)]
 pub(super) struct ResponseTap {
     /// None once a deadline has cut it.
     incoming: Option<Incoming>,
@@ -144,10 +193,19 @@ pub(super) struct ResponseTap {
     recording: Option<Recording>,
     reads: Reads,
     deadline: Deadline,
-    _load: Load,
+    upload: Arc<Upload>,
+    /// Given back at a clean end, dropped with the connection at any other.
+    lease: Option<Lease>,
+    /// Frames that were returned and not looked at, with the time of their read.
+    unseen: Vec<(Bytes, Moment)>,
+    /// The task has been woken to look at them.
+    woken: bool,
 }
 
+const UNSEEN: usize = 16; // frames; more come only when the upstream is faster than the client
+
 /// When what is read was read.
+#[derive(Debug)]
 pub(super) struct Reads {
     /// The connection, where it is HTTP/1; over HTTP/2 others use it too, and the time is now.
     pub(super) line: Option<Line>,
@@ -156,25 +214,42 @@ pub(super) struct Reads {
 }
 
 /// How long the upstream may be silent.
+#[derive(Debug)]
 pub(super) struct Deadline {
     /// The moment that the next byte must not miss; none: no limit now.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// How long a pause may be after the first byte; none: no limit then.
+    /// How long the first byte may take, and a pause after it; none: no limit.
+    first_byte: Option<Duration>,
     idle: Option<Duration>,
 }
 
 impl Deadline {
     /// A deadline for the first byte, and one for each pause after it.
-    pub(super) fn new(first_byte: Option<tokio::time::Instant>, idle: Option<Duration>) -> Self {
-        Self { sleep: first_byte.map(|at| Box::pin(tokio::time::sleep_until(at))), idle }
+    pub(super) fn new(first_byte: Option<Duration>, idle: Option<Duration>) -> Self {
+        Self { sleep: first_byte.map(|limit| Box::pin(tokio::time::sleep(limit))), first_byte, idle }
     }
 
     /// Ready when it has passed.
-    pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
         }
+    }
+
+    /// Ready when the upstream has owed its first byte for too long: since it took the end of the request, or
+    /// all of it that the client has sent. The client's own slowness is not the upstream's.
+    pub(super) fn poll_first_byte(&mut self, upload: &Upload, now: Moment, cx: &mut Context<'_>) -> Poll<()> {
+        while self.poll_passed(cx).is_ready() {
+            let Some((limit, sleep)) = self.first_byte.zip(self.sleep.as_mut()) else { break };
+            let owed = upload.owed_since().map_or(Duration::ZERO, |since| now.since(since));
+            if owed >= limit {
+                return Poll::Ready(());
+            }
+            let rest = tokio::time::sleep(limit - owed).deadline();
+            sleep.as_mut().reset(rest);
+        }
+        Poll::Pending
     }
 
     /// A byte has come.
@@ -188,16 +263,9 @@ impl Deadline {
 }
 
 /// The upstream was silent for longer than the configured timeout.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream was silent for longer than its configured timeout")]
 pub(super) struct Silent;
-
-impl fmt::Display for Silent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the upstream was silent for longer than its configured timeout")
-    }
-}
-
-impl std::error::Error for Silent {}
 
 /// What breaks an answer's body: the upstream's own error, its source kept for HTTP/2's reset codes, or our
 /// deadline.
@@ -209,10 +277,19 @@ impl ResponseTap {
         recording: Recording,
         reads: Reads,
         deadline: Deadline,
-        load: Load,
+        upload: Arc<Upload>,
+        lease: Lease,
     ) -> Self {
-        let mut tap =
-            Self { incoming: Some(incoming), recording: Some(recording), reads, deadline, _load: load };
+        let mut tap = Self {
+            incoming: Some(incoming),
+            recording: Some(recording),
+            reads,
+            deadline,
+            upload,
+            lease: Some(lease),
+            unseen: Vec::new(),
+            woken: false,
+        };
         if tap.is_end_stream() {
             tap.finish(Ending::Clean);
         }
@@ -220,19 +297,45 @@ impl ResponseTap {
     }
 
     fn finish(&mut self, ending: Ending) {
+        self.look();
         if let Some(recording) = self.recording.take() {
             recording.finish(ending);
         }
+        if ending == Ending::Clean
+            && let Some(lease) = self.lease.take()
+        {
+            lease.keep();
+        }
     }
 
-    fn saw(&mut self, frame: &Frame<Bytes>, read_before: Option<Moment>) {
-        let Some(recording) = &mut self.recording else { return };
-        let now = recording.watch().now();
-        if let Some(data) = frame.data_ref() {
-            let at = self.reads.of_frame(read_before, now);
-            recording.watch().response_chunk(data, at);
-            recording.add_overhead(recording.watch().now().since(now));
+    /// Looks at the frames that have been returned.
+    fn look(&mut self) {
+        self.woken = false;
+        let Some(recording) = &mut self.recording else { return self.unseen.clear() };
+        if self.unseen.is_empty() {
+            return;
         }
+        let before = recording.watch().now();
+        for (data, at) in self.unseen.drain(..) {
+            recording.watch().response_chunk(&data, at);
+        }
+        recording.add_overhead(recording.watch().now().since(before));
+    }
+
+    /// Keeps a frame that is about to be returned, to be looked at later.
+    fn remember(&mut self, frame: &Frame<Bytes>, read_before: Option<Moment>) {
+        let Some((recording, data)) = self.recording.as_ref().zip(frame.data_ref()) else { return };
+        let at = self.reads.of_frame(read_before, recording.watch().now());
+        self.unseen.push((data.clone(), at));
+        if self.unseen.len() >= UNSEEN {
+            self.look();
+        }
+    }
+}
+
+impl Drop for ResponseTap {
+    fn drop(&mut self) {
+        self.look();
     }
 }
 
@@ -260,9 +363,17 @@ impl Body for ResponseTap {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, TapError>>> {
+        if self.woken {
+            self.look();
+        }
         let read_before = self.reads.line.as_ref().map(Line::last_read);
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(polled) = Pin::new(incoming).poll_frame(cx) else {
+            if !self.unseen.is_empty() {
+                // What has been returned is written now; then there is time to look.
+                self.woken = true;
+                cx.waker().wake_by_ref();
+            }
             ready!(self.deadline.poll_passed(cx));
             self.finish(Ending::TimedOut);
             self.incoming = None;
@@ -270,13 +381,15 @@ impl Body for ResponseTap {
         };
         match &polled {
             Some(Ok(frame)) => {
-                self.saw(frame, read_before);
+                self.remember(frame, read_before);
                 self.deadline.restart();
                 // After trailers, with a declared length or over HTTP/2 the body may not be polled to its end.
                 if frame.is_trailers() || self.is_end_stream() {
                     self.finish(Ending::Clean);
                 }
             }
+            // A client that breaks its upload off ends the answer too.
+            Some(Err(_)) if self.upload.has_failed() => self.finish(Ending::ClientGone),
             Some(Err(_)) => self.finish(Ending::UpstreamBroke),
             None => self.finish(Ending::Clean),
         }

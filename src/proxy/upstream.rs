@@ -1,58 +1,73 @@
-//! The pooled client of one upstream.
+//! One upstream, ready to be sent to: over connections of HTTP/1, or over shared ones.
 
-use std::collections::HashSet;
-use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
-use super::connect::{Connector, Dial};
+use super::connect::{Connector, Dial, Line};
+use super::lanes::{Lanes, Load};
+use super::pool::{self, Pool};
 use super::tap::RequestTap;
-use super::{HEAD_LIMIT, HEADERS_LIMIT, headers, tls};
-use crate::clock::Clock;
-use crate::config::{self, HostHeader};
+use super::{headers, tls};
+use crate::clock::{Clock, Moment};
+use crate::config;
 use crate::vitals::{UpstreamVitals, Vitals};
 
-const IDLE_CONNECTIONS: usize = 256; // kept without a request; more than a burst of streams leaves behind
+const TELL_EVERY: Duration = Duration::from_secs(10); // an upstream that is down fails thousands of requests
 
-/// Streams on one HTTP/2 connection before another one is opened: servers allow 100 or more, and a stream
-/// beyond what a server allows would wait behind the others without anybody seeing it.
-const STREAMS_PER_CONNECTION: usize = 100;
-
-const CONNECTIONS: usize = 64; // of HTTP/2 to one upstream; beyond 6,400 streams they share
-
-/// Hosts that clients address one HTTP/2 upstream by. The pool has a connection for each, and clients choose
-/// the names: beyond the limit the upstream's own is used.
-const HOSTS: usize = 64;
-
-/// One upstream, ready to be sent to.
+/// One upstream.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    /// What was configured.
     pub(super) settings: config::Upstream,
     pub(super) vitals: Arc<UpstreamVitals>,
-    connector: Connector,
-    /// HTTP/1 needs one client. Of HTTP/2 a client has one connection, so there are several.
-    lanes: Mutex<Vec<Lane>>,
-    hosts: Mutex<HashSet<Authority>>,
+    way: Way,
+    told: Mutex<Told>,
 }
-
-type Pool = Client<Connector, RequestTap>;
 
 #[derive(Debug)]
-struct Lane {
-    pool: Pool,
-    /// One clone per request on its way.
-    load: Arc<()>,
+enum Way {
+    Http1(Arc<Pool>),
+    /// HTTP/2, or what TLS agrees on.
+    Shared(Arc<Lanes>),
 }
 
-/// Holds a request's place on its connection until the answer is over.
-pub(super) type Load = Arc<()>;
+/// What of its failures has been logged.
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<Moment>,
+    since: u64,
+}
+
+/// An answer's head and body, and what its connection tells.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// None where the library did not hand it on.
+    pub(super) line: Option<Line>,
+    pub(super) lease: Lease,
+}
+
+/// Holds an exchange's connection, or its place on one.
+#[derive(Debug)]
+pub(super) enum Lease {
+    Http1(Box<pool::Lease>),
+    Shared { _load: Load },
+}
+
+/// Why there is no answer.
+pub(super) type SendError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Lease {
+    /// The answer has ended cleanly: the connection may be used again.
+    pub(super) fn keep(self) {
+        if let Self::Http1(lease) = self {
+            lease.keep();
+        }
+    }
+}
 
 impl Upstream {
     /// An upstream as configured.
@@ -65,94 +80,84 @@ impl Upstream {
         clock: Clock,
         dial: Dial,
     ) -> Result<Self, tls::Error> {
-        let connector = Connector::new(dial, &settings.target, settings.connect_timeout, clock)?;
-        Ok(Self {
-            vitals: vitals.upstream(&settings.name),
-            connector,
-            lanes: Mutex::default(),
-            hosts: Mutex::default(),
-            settings,
-        })
+        let target = &settings.target;
+        let connector = Connector::new(dial, target, settings.connect_timeout, clock)?;
+        let way = if target.http2 || target.tls.is_some() {
+            Way::Shared(Arc::new(Lanes::new(connector, &settings, clock)))
+        } else {
+            Way::Http1(Pool::new(connector, settings.pool_idle_timeout, clock))
+        };
+        Ok(Self { vitals: vitals.upstream(&settings.name), way, told: Mutex::default(), settings })
     }
 
     /// Sends a request whose head is the client's. One that was not sent on a connection that turned out dead
-    /// is sent again by the pool; one of which a byte went out never is.
+    /// is sent again; one of which a byte went out never is.
     pub(super) fn send(
         &self,
         request: Request<RequestTap>,
         upgrade: bool,
-    ) -> impl Future<Output = Result<(Response<Incoming>, Load), ClientError>> + use<> {
+    ) -> impl Future<Output = Result<Answer, SendError>> + use<> {
         let to_http2 = self.settings.target.http2;
-        let (pool, load) = self.lane();
         let (mut head, body) = request.into_parts();
         headers::set_host(&mut head, self.settings.host, &self.settings.target.authority);
-        head.uri = self.uri(&head.uri, &head.headers);
+        head.uri = match &self.way {
+            Way::Http1(_) => path(&head.uri),
+            Way::Shared(lanes) => lanes.uri(&head.uri, &head.headers),
+        };
         headers::prepare_request(&mut head, upgrade, to_http2);
         if to_http2 {
             head.headers.remove(http::header::HOST); // `:authority` says it
         }
-        let sending = pool.request(Request::from_parts(head, body));
-        async move { Ok((sending.await?, load)) }
-    }
-
-    /// The client's path at this upstream. The host in it is the pool's key, and over HTTP/2 what the
-    /// upstream is addressed by; the connector does not look at it.
-    fn uri(&self, target: &Uri, headers: &HeaderMap) -> Uri {
-        let own = &self.settings.target.authority;
-        let has_authority = self.settings.target.http2 || self.settings.target.tls.is_some();
-        let clients = (has_authority && self.settings.host == HostHeader::Preserve).then(|| {
-            headers::host(target, headers).and_then(|host| self.admit(Authority::from_str(host).ok()?))
-        });
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(if self.settings.target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = Some(clients.flatten().unwrap_or_else(|| own.clone()));
-        parts.path_and_query =
-            target.path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
-        Uri::from_parts(parts).unwrap_or_default()
-    }
-
-    /// A host that clients address, while there are not too many of them.
-    fn admit(&self, host: Authority) -> Option<Authority> {
-        let mut hosts = self.hosts.lock();
-        if !hosts.contains(&host) && hosts.len() >= HOSTS {
-            return None;
+        let request = Request::from_parts(head, body);
+        let way = match &self.way {
+            Way::Http1(pool) => Way::Http1(Arc::clone(pool)),
+            Way::Shared(lanes) => Way::Shared(Arc::clone(lanes)),
+        };
+        async move {
+            match way {
+                Way::Http1(pool) => {
+                    let (response, line, lease) = pool.send(request).await?;
+                    Ok(Answer { response, line: Some(line), lease: Lease::Http1(Box::new(lease)) })
+                }
+                Way::Shared(lanes) => {
+                    let (response, load) = lanes.send(request).await?;
+                    let line = response.extensions().get::<Line>().cloned();
+                    Ok(Answer { response, line, lease: Lease::Shared { _load: load } })
+                }
+            }
         }
-        hosts.insert(host.clone());
-        Some(host)
     }
 
-    /// The least loaded connection that has room, or a new one.
-    fn lane(&self) -> (Pool, Load) {
-        let mut lanes = self.lanes.lock();
-        let load = |lane: &Lane| Arc::strong_count(&lane.load) - 1;
-        let may_multiplex = self.settings.target.http2 || self.settings.target.tls.is_some();
-        let has_room = |lane: &Lane| !may_multiplex || load(lane) < STREAMS_PER_CONNECTION;
-        // The first with room, so that few are in use and the others idle out.
-        let found = lanes.iter().position(has_room);
-        let at = found.or_else(|| {
-            let full = lanes.len() >= CONNECTIONS;
-            full.then(|| lanes.iter().enumerate().min_by_key(|(_, lane)| load(lane)).map(|(at, _)| at))?
-        });
-        if let Some(lane) = at.and_then(|at| lanes.get(at)) {
-            return (lane.pool.clone(), Arc::clone(&lane.load));
+    /// Logs why a request got no answer, but not for each of many.
+    pub(super) fn tell(&self, error: &(dyn std::error::Error + 'static), now: Moment) {
+        let mut told = self.told.lock();
+        if told.last.is_some_and(|last| now.since(last) < TELL_EVERY) {
+            told.since += 1;
+            return;
         }
-        let lane = Lane { pool: self.pool(), load: Arc::default() };
-        let taken = (lane.pool.clone(), Arc::clone(&lane.load));
-        lanes.push(lane);
-        taken
+        let more = std::mem::take(&mut told.since);
+        told.last = Some(now);
+        drop(told);
+        tracing::warn!(upstream = %self.settings.name, more, "no answer: {}", chain(error));
     }
+}
 
-    fn pool(&self) -> Pool {
-        Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(self.settings.pool_idle_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .set_host(false)
-            .http1_preserve_header_case(true)
-            .http1_max_headers(HEADERS_LIMIT)
-            .http2_only(self.settings.target.http2)
-            .http2_max_header_list_size(HEAD_LIMIT)
-            .build(self.connector.clone())
+/// A path and query, as HTTP/1 has it.
+fn path(target: &Uri) -> Uri {
+    target.path_and_query().cloned().map_or_else(Uri::default, Uri::from)
+}
+
+/// An error and what stands behind it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
     }
+    text
 }

@@ -3,13 +3,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::Proxy;
+use super::tap::READ_AHEAD_IN_ALL;
 use crate::account::settle::{Finished, input_band};
 use crate::clock::Moment;
 use crate::config::Config;
@@ -47,28 +48,61 @@ impl Watch {
         self.proxy.clock.now()
     }
 
+    /// Bytes of all requests that are read ahead.
+    pub(super) fn read_ahead(&self) -> &AtomicUsize {
+        &self.proxy.read_ahead
+    }
+
+    /// Whether more may be read ahead; if not, that is counted.
+    pub(super) fn may_read_ahead(&self) -> bool {
+        let may = self.read_ahead().load(Ordering::Relaxed) < READ_AHEAD_IN_ALL;
+        if !may {
+            self.proxy.vitals.failures(ObservationFailure::CaptureOverflow).add_one();
+        }
+        may
+    }
+
     pub(super) fn request_chunk(&self, bytes: &[u8]) {
         self.observe(|observer| observer.request_chunk(bytes));
     }
 
     pub(super) fn request_end(&self) {
         let now = self.now();
-        let asked = self.observe(|observer| observer.request_end(now).is_some_and(|facts| facts.stream));
-        self.live.set_awaits_token(asked.unwrap_or(false));
+        let awaits = self.observe(|observer| {
+            observer.request_end(now);
+            observer.awaits_token()
+        });
+        self.live.set_awaits_token(awaits.unwrap_or(false));
     }
 
     pub(super) fn response_chunk(&self, bytes: &[u8], at: Moment) {
         let seen = self.observe(|observer| {
             let seen = observer.response_chunk(bytes, at);
-            (seen, seen.first_token.then(|| self.accepted(observer)))
+            (seen, observer.awaits_token(), seen.first_token.then(|| self.accepted(observer)))
         });
-        let Some((seen, accepted)) = seen else { return };
+        let Some((seen, awaits, accepted)) = seen else { return self.live.set_awaits_token(false) };
+        self.live.set_awaits_token(awaits);
         self.live.add_delivered(bytes.len() as u64, seen.token_events);
-        if seen.token_events > 0 {
-            self.upstream.chunks.add(seen.token_events);
-        }
+        self.upstream.chunks.add(seen.token_events);
         if let Some(accepted) = accepted {
             self.live.set_first_token(at, accepted);
+        }
+    }
+
+    /// Tells what only the end showed: a last event without its blank line is complete then.
+    fn reconcile(&self, seen: &Observation) {
+        let (_, told) = self.live.delivered();
+        self.upstream.chunks.add(seen.chunks.saturating_sub(told));
+        if let Some(at) = seen.clocks.first_token.filter(|_| self.live.first_token().is_none()) {
+            let requested = seen.request.as_ref().and_then(|facts| facts.model.as_deref());
+            let prompt = seen.request.as_ref().map(|facts| facts.prompt_text_bytes);
+            self.live.set_first_token(
+                at,
+                Accepted {
+                    model: self.config.models.names(requested, seen.served.as_ref()),
+                    input_band: input_band(prompt, seen.bytes_in),
+                },
+            );
         }
     }
 
@@ -83,8 +117,15 @@ impl Watch {
     }
 }
 
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("request_id", &self.live.origin.request_id).finish_non_exhaustive()
+    }
+}
+
 /// The record of one exchange in the making. It is written when this is finished or dropped: exactly once, by
 /// ownership.
+#[derive(Debug)]
 pub(super) struct Recording {
     watch: Arc<Watch>,
     key: LiveKey,
@@ -139,17 +180,17 @@ impl Recording {
     pub(super) fn head(&mut self, head: &Head<'_>, at: Moment, connect: Option<Duration>) {
         self.code = Some(head.status);
         self.connect = connect;
-        let streams = self.watch.observe(|observer| {
+        let awaits = self.watch.observe(|observer| {
             observer.head(head, at);
             observer.awaits_token()
         });
-        self.watch.live.set_awaits_token(streams.unwrap_or(false));
+        self.watch.live.set_awaits_token(awaits.unwrap_or(false));
     }
 
     /// The client gets an answer of our own.
-    pub(super) fn own_answer(&mut self, status: u16) {
+    pub(super) fn own_answer(&mut self, status: u16, class: &str) {
         self.code = Some(status);
-        self.watch.observe(|observer| observer.own_answer(status));
+        self.watch.observe(|observer| observer.own_answer(status, class));
     }
 
     /// Adds time that was spent on a chunk of the answer.
@@ -190,6 +231,7 @@ impl Drop for Recording {
     fn drop(&mut self) {
         let ending = self.ending.unwrap_or_else(|| self.ending_of_drop());
         let observation = self.observation(ending, self.watch.now());
+        self.watch.reconcile(&observation);
         let proxy = &self.watch.proxy;
         proxy.vitals.failures(ObservationFailure::EventTooLarge).add(observation.too_large);
         let finished = Finished {

@@ -32,7 +32,7 @@ impl Sink for Notices {
         }
         let model = model(exchange);
         let is_silent = exchange.output.is_none() && exchange.unobserved.is_none();
-        if is_silent && told.unreported.len() < MODELS && told.unreported.insert(model.to_owned()) {
+        if is_silent && told.unreported.len() < MODELS && told.unreported.insert(model.clone()) {
             tracing::warn!(
                 "{model} at upstream {} reports no usage in its streams, so their tokens are counted as missing: \
                  let clients send \"stream_options\": {{\"include_usage\": true}}, or let the server report it \
@@ -59,6 +59,10 @@ fn summary(exchange: &Exchange) -> String {
     )
 }
 
-fn model(exchange: &Exchange) -> &str {
-    exchange.model.label(true).map_or("unknown", |name| name.as_str())
+/// The model's name, fit for a line of the log: clients choose it.
+fn model(exchange: &Exchange) -> String {
+    exchange
+        .model
+        .label(true)
+        .map_or_else(|| "unknown".to_owned(), |name| name.as_str().escape_debug().to_string())
 }

@@ -4,11 +4,14 @@
 //! Lines are written by a thread of its own behind a bounded queue: a slow disk or a blocked pipe loses
 //! lines, which are counted, and nothing else.
 
-use std::fs::OpenOptions;
+use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +24,6 @@ use crate::exchange::{Blame, Exchange, FinishReason, Name, Unobserved};
 use crate::vitals::{DropStage, Vitals};
 
 const QUEUE: usize = 8_192; // lines of about 800 bytes: some seconds of a blocked pipe at a thousand a second
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
 /// One exchange as it stands in the log. What is unknown is absent.
 #[derive(Debug)]
@@ -124,6 +126,7 @@ fn rounded(time: Duration) -> f64 {
 pub struct RequestLog {
     sample: f64,
     vitals: Arc<Vitals>,
+    waiting: Arc<AtomicU64>,
     /// Taken when the log is closed.
     lines: Mutex<Option<SyncSender<String>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -135,24 +138,29 @@ impl RequestLog {
     /// # Errors
     /// The file cannot be opened for appending.
     pub fn open(settings: &Settings, vitals: Arc<Vitals>) -> io::Result<Option<Self>> {
-        let out: Box<dyn Write + Send> = match &settings.path {
+        let out: Box<dyn Out> = match &settings.path {
             None => return Ok(None),
             Some(LogPath::Stdout) => Box::new(io::stdout()),
-            Some(LogPath::File(path)) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            Some(LogPath::File(path)) => Box::new(LogFile::open(path)?),
         };
         Self::start(out, settings.sample, vitals).map(Some)
     }
 
-    fn start(out: Box<dyn Write + Send>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
+    fn start(out: Box<dyn Out>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
         let (lines, queue) = sync_channel(QUEUE);
-        let lost = Arc::clone(&vitals);
-        let writer = std::thread::Builder::new()
-            .name("request-log".into())
-            .spawn(move || write_lines(&queue, BufWriter::new(out), &lost))?;
-        Ok(Self { sample, vitals, lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)) })
+        let waiting = Arc::<AtomicU64>::default();
+        let writer = Writer { queue, out, waiting: Arc::clone(&waiting), vitals: Arc::clone(&vitals) };
+        let writer = std::thread::Builder::new().name("request-log".into()).spawn(move || writer.run())?;
+        Ok(Self { sample, vitals, waiting, lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)) })
     }
 
-    /// Writes what is queued and ends. Further facts are dropped and counted.
+    /// Lines that are not written yet.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Writes what is queued and ends; waits for it as long as that takes. Further facts are dropped and
+    /// counted.
     pub fn close(&self) {
         drop(self.lines.lock().take());
         if let Some(writer) = self.writer.lock().take() {
@@ -176,25 +184,88 @@ impl Sink for RequestLog {
             return;
         }
         let line = serde_json::to_string(&Line::of(exchange)).ok();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let sent =
             line.zip(self.lines.lock().as_ref()).is_some_and(|(line, lines)| lines.try_send(line).is_ok());
         if !sent {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.vitals.dropped(DropStage::RequestLog).add_one();
         }
     }
 }
 
-fn write_lines(queue: &Receiver<String>, mut out: BufWriter<Box<dyn Write + Send>>, vitals: &Vitals) {
-    loop {
-        match queue.recv_timeout(FLUSH_AFTER) {
-            Ok(line) => {
-                if writeln!(out, "{line}").is_err() {
-                    vitals.dropped(DropStage::RequestLog).add_one();
-                }
+/// Where lines are written.
+trait Out: Write + Send {
+    /// Looks whether the place has moved.
+    fn follow(&mut self) {}
+}
+
+impl Out for io::Stdout {}
+
+/// A file that is opened anew where its name leads to another one, as after a rotation.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Out for LogFile {
+    fn follow(&mut self) {
+        let id = |metadata: io::Result<Metadata>| metadata.ok().map(|of| (of.dev(), of.ino()));
+        if id(std::fs::metadata(&self.path)) != id(self.file.metadata())
+            && let Ok(moved) = Self::open(&self.path)
+        {
+            *self = moved;
+        }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    queue: Receiver<String>,
+    out: Box<dyn Out>,
+    waiting: Arc<AtomicU64>,
+    vitals: Arc<Vitals>,
+}
+
+const BATCH: usize = 64 << 10; // bytes written at once when lines come faster than they are written
+
+impl Writer {
+    /// Writes what comes: all that waits at once, so that no line waits for the next one.
+    fn run(mut self) {
+        let mut batch = String::new();
+        while let Ok(line) = self.queue.recv() {
+            let mut lines = 0;
+            let mut next = Some(line);
+            while let Some(line) = next {
+                lines += 1;
+                batch.push_str(&line);
+                batch.push('\n');
+                next = if batch.len() < BATCH { self.queue.try_recv().ok() } else { None };
             }
-            // What cannot be flushed now is tried again with the next line.
-            Err(RecvTimeoutError::Timeout) => drop(out.flush()),
-            Err(RecvTimeoutError::Disconnected) => return drop(out.flush()),
+            self.out.follow();
+            let written = self.out.write_all(batch.as_bytes()).and_then(|()| self.out.flush());
+            if written.is_err() {
+                self.vitals.dropped(DropStage::RequestLog).add(lines);
+            }
+            self.waiting.fetch_sub(lines, Ordering::Relaxed);
+            batch.clear();
         }
     }
 }
@@ -238,6 +309,8 @@ mod tests {
     /// A writer whose bytes can be read, and which may be stuck.
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Out for Shared {}
 
     impl Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -298,6 +371,21 @@ mod tests {
         let dropped = vitals.dropped(DropStage::RequestLog).get();
         assert!(dropped > 0);
         assert_eq!(written + dropped, sent);
+    }
+
+    #[test]
+    fn a_rotated_file_is_followed() {
+        let folder = std::env::temp_dir().join(format!("streamgauge-log-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (path, rotated) = (folder.join("log"), folder.join("log.1"));
+        let mut file = LogFile::open(&path).unwrap();
+        file.write_all(b"a\n").unwrap();
+        std::fs::rename(&path, &rotated).unwrap();
+        file.follow();
+        file.write_all(b"b\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "a\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -94,12 +94,8 @@ fn sample(page: &str, sample: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
-async fn page_of(admin: SocketAddr) -> String {
-    ask(admin, "GET", "/metrics", &[], "").await.1
-}
-
 async fn page(world: &World) -> String {
-    page_of(world.app.admin).await
+    try_ask(world.app.admin, "/metrics").await.unwrap_or_default()
 }
 
 /// Asks until a sample has the value.
@@ -223,4 +219,26 @@ async fn scrape_until_ended(admin: SocketAddr, stopping: tokio::task::JoinHandle
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_does_not_hold_a_drain_up() {
+    let upstream = SocketAddr::from(([127, 0, 0, 1], 9));
+    let app = start(&config(upstream, "drain_timeout: 1h\n")).await;
+    let mut half = tokio::net::TcpStream::connect(app.data).await.unwrap();
+    half.write_all(b"GET / HT").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), app.stop())
+        .await
+        .expect("it waits for the rest of the head");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_do_not_keep_the_admin_port_from_answering() {
+    let world = world("").await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(world.app.admin).await.unwrap());
+    }
+    drop(silent.drain(..100));
+    wait_for(&world, "streamgauge_config_last_reload_successful", 1.0).await;
 }

@@ -268,3 +268,32 @@ async fn a_connection_is_not_kept_as_long_as_uvicorn_keeps_it() {
         client.read_to("{}").await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_breaks_its_upload_off_while_the_answer_streams_is_gone() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client
+        .write(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        )
+        .await;
+    let mut server = upstream.accept().await;
+    server.read_to("{}\r\n").await;
+    server.write(STREAM_HEAD).await;
+    server.write(chunk(&token("a"))).await;
+    client.read_to(&chunk(&token("a"))).await;
+    client.write("not a chunk size\r\n").await;
+    assert!(server.closes_within(Duration::from_millis(100)).await);
+    check(&sidecar, "client_gone", Some(200)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_nobody_answered_is_in_the_log() {
+    let (sidecar, upstream) = Sidecar::start(ONE_UPSTREAM);
+    drop(upstream);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    client.read_head().await;
+    assert_eq!(sidecar.exchange().await["error_class"], "connection_refused");
+}

@@ -191,3 +191,86 @@ async fn keys_and_prompts_stay_out_of_what_is_recorded() {
         assert!(!line.contains(secret) && !page.contains(secret), "{secret}: {line}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_a_length_and_chunks_goes_by_its_chunks() {
+    let answer =
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let got = answered(GET_AND_CLOSE, answer).await;
+    assert!(got.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{got}");
+    assert!(!got.to_ascii_lowercase().contains("content-length"), "{got}");
+    let got = answered("GET / HTTP/1.0\r\nHost: a\r\n\r\n", answer).await;
+    assert!(got.ends_with("\r\n\r\nhello"), "{got}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_must_say_once_whom_it_addresses() {
+    for hosts in ["", "Host: a\r\nHost: b\r\n"] {
+        let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+        let mut client = sidecar.connect();
+        client.write(format!("GET / HTTP/1.1\r\n{hosts}\r\n")).await;
+        assert!(client.read_head().await.starts_with("HTTP/1.1 400 "), "{hosts:?}");
+        let line = sidecar.exchange().await;
+        assert_eq!(
+            (&line["outcome"], &line["error_class"]),
+            (&"rejected".into(), &"http_request_error".into())
+        );
+        assert!(!upstream.has_more());
+    }
+    let got = forwarded("GET http://user:pw@other.example/ HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await;
+    assert!(got.contains("Host: other.example\r\n"), "{got}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_after_each_stream_loses_no_request() {
+    // As llama.cpp does, though it says that it keeps the connection.
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    for n in 0..3 {
+        client.write(post(STREAM_REQUEST)).await;
+        let mut server = upstream.accept().await;
+        server.read_to(STREAM_REQUEST).await;
+        server.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nKeep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        server.write(chunk(&token("a"))).await;
+        server.write("0\r\n\r\n").await;
+        client.read_to("0\r\n\r\n").await;
+        // The close is on its way while the next request comes.
+        sidecar.beside(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            drop(server);
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(n)).await;
+    }
+    assert_eq!(sidecar.exchanges().await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_rested_is_used_again() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    let stream = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n";
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n0\r\n\r\n";
+    client.write(post("{}")).await;
+    let mut server = upstream.accept().await;
+    for (answer, pause) in [(stream, 100), (whole, 0), (whole, 0)] {
+        server.read_to("{}").await;
+        server.write(answer).await;
+        client.read_to("0\r\n\r\n").await;
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        client.write(post("{}")).await;
+    }
+    server.read_to("{}").await;
+    assert!(!upstream.has_more(), "one connection is enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_101_that_nobody_asked_for_is_the_upstreams_fault() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut server = upstream.accept().await;
+    server.read_head().await;
+    server.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 502 "));
+    assert_eq!(sidecar.exchange().await["outcome"], "upstream_failed");
+}

@@ -179,3 +179,58 @@ async fn a_limit_of_pauses_is_none_of_the_first_byte() {
     let line = sidecar.exchange().await;
     assert_eq!((&line["outcome"], &line["duration_seconds"]), (&"timed_out".into(), &121.0.into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_read_is_not_waited_for() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    pause(10).await;
+    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
+    server.write(STREAM_HEAD.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n")).await;
+    server.write(chunk("not really gzip")).await;
+    pause(10).await;
+    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(0.0));
+    assert_eq!(sidecar.sample("streamgauge_requests_in_flight{upstream=\"default\"}"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clients_own_slowness_is_not_the_upstreams() {
+    let (sidecar, mut upstream) =
+        Sidecar::start("upstreams: [{name: v, url: 'http://v:1', first_byte_timeout: 2s}]");
+    let mut client = sidecar.connect();
+    client.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
+    let mut server = upstream.accept().await;
+    server.read_head().await;
+    for _ in 0..4 {
+        pause(5_000).await;
+        client.write("x").await;
+    }
+    server.read_to("xxxx").await;
+    pause(1_900).await;
+    assert_eq!(sidecar.sample("streamgauge_requests_in_flight{upstream=\"v\"}"), Some(1.0));
+    assert!(client.read_head().await.starts_with("HTTP/1.1 504 "));
+    let line = sidecar.exchange().await;
+    assert_eq!((&line["outcome"], &line["duration_seconds"]), (&"timed_out".into(), &22.0.into()));
+    assert_eq!(line["error_class"], "http_response_timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_an_event_that_only_the_end_completes_is_in_every_metric() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    server.write(STREAM_HEAD).await;
+    pause(100).await;
+    server.write(chunk(token("a").trim_end())).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    assert_eq!(sidecar.exchange().await["ttft_seconds"], 0.1);
+    let ttft = "{model=\"m\",upstream=\"default\",dialect=\"openai_chat\",input_band=\"le_1k\"}";
+    assert_eq!(sidecar.sample(&format!("streamgauge_time_to_first_token_seconds_count{ttft}")), Some(1.0));
+    assert_eq!(sidecar.sample("streamgauge_output_chunks_total{upstream=\"default\"}"), Some(1.0));
+}

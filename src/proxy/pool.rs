@@ -1,0 +1,163 @@
+//! Connections of HTTP/1 to one upstream, kept between requests.
+//!
+//! A connection is used again at once after an answer of declared length. After one that ends by chunks it
+//! rests first: some servers (llama.cpp after each stream) promise to keep it and close it with the answer, and
+//! a request sent into that close is lost.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
+
+use super::HEADERS_LIMIT;
+use super::connect::{ConnectError, Connector, Line};
+use super::tap::RequestTap;
+use crate::clock::{Clock, Moment};
+
+const IDLE_CONNECTIONS: usize = 256; // kept without a request; more than a burst of streams leaves behind
+
+/// How long a connection rests after an answer without declared length. A close that goes with the answer
+/// arrives within a round trip.
+const REST: Duration = Duration::from_millis(50);
+
+/// The connections of one upstream.
+#[derive(Debug)]
+pub(super) struct Pool {
+    connector: Connector,
+    idle_timeout: Duration,
+    clock: Clock,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Moment,
+    /// When it may be used again.
+    usable: Moment,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<RequestTap>,
+    line: Line,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("could not connect")]
+    Connect(#[from] ConnectError),
+    #[error("the exchange failed")]
+    Exchange(#[from] hyper::Error),
+}
+
+/// A connection that is in use. Kept for further requests when the answer has ended cleanly, closed with this
+/// otherwise.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Weak<Pool>,
+    connection: Connection,
+    rests: bool,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, idle_timeout: Duration, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { connector, idle_timeout, clock, idle: Mutex::default() })
+    }
+
+    /// Sends a request whose URI is a path. One that was not sent on a kept connection that turned out dead is
+    /// sent again on another; one of which a byte went out never is.
+    pub(super) async fn send(
+        self: Arc<Self>,
+        mut request: Request<RequestTap>,
+    ) -> Result<(Response<Incoming>, Line, Lease), Error> {
+        loop {
+            let kept = self.take();
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let rests = response.body().size_hint().exact().is_none();
+                    let line = connection.line.clone();
+                    return Ok((response, line, Lease { pool: Arc::downgrade(&self), connection, rests }));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        }
+    }
+
+    /// The kept connection that was used last, of those that may be used.
+    fn take(&self) -> Option<Connection> {
+        let now = self.clock.now();
+        let mut idle = self.idle.lock();
+        self.expire(&mut idle, now);
+        let at = idle.iter().rposition(|idle| idle.usable <= now && idle.connection.sender.is_ready())?;
+        idle.remove(at).map(|idle| idle.connection)
+    }
+
+    fn expire(&self, idle: &mut VecDeque<Idle>, now: Moment) {
+        let is_kept =
+            |idle: &Idle| now.since(idle.since) < self.idle_timeout && !idle.connection.sender.is_closed();
+        idle.retain(is_kept);
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let (io, line) = self.connector.connect().await?;
+        let (mut sender, driver) =
+            http1::Builder::new().preserve_header_case(true).max_headers(HEADERS_LIMIT).handshake(io).await?;
+        // Its end is told to whoever sends on it.
+        TokioExecutor::new().execute(async move { drop(driver.with_upgrades().await) });
+        sender.ready().await?;
+        Ok(Connection { sender, line })
+    }
+
+    fn keep(self: &Arc<Self>, connection: Connection, rests: bool) {
+        let now = self.clock.now();
+        let mut idle = self.idle.lock();
+        self.expire(&mut idle, now);
+        if self.idle_timeout.is_zero() || idle.len() >= IDLE_CONNECTIONS || connection.sender.is_closed() {
+            return;
+        }
+        let usable = if rests { now + REST } else { now };
+        idle.push_back(Idle { connection, since: now, usable });
+        if idle.len() == 1 {
+            TokioExecutor::new().execute(close_idle(Arc::downgrade(self), self.idle_timeout));
+        }
+    }
+}
+
+/// Closes connections that nobody used in time, until none is kept.
+async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
+    loop {
+        tokio::time::sleep(idle_timeout).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let now = pool.clock.now();
+        let mut idle = pool.idle.lock();
+        pool.expire(&mut idle, now);
+        if idle.is_empty() {
+            return;
+        }
+    }
+}
+
+impl Lease {
+    /// The answer has ended cleanly.
+    pub(super) fn keep(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.keep(self.connection, self.rests);
+        }
+    }
+}
