@@ -170,3 +170,19 @@ def test_keeps_the_connection_for_the_next(tmp_path, leaves):
         assert (page.settled_tokens("input"), page.settled_tokens("output")) == (35, 15)
     else:
         assert page.sum("input_tokens_total") == page.sum("output_tokens_total") == 0
+
+
+def test_server_that_closes_after_each_stream(tmp_path):
+    """llama.cpp promises keep-alive and closes right after each stream. A client that is quick must not pay for it."""
+
+    def script(client):
+        client.head()
+        client.chunk(event("one"))
+        client.finish()
+        time.sleep(0.001)
+        return "closes"
+
+    with scripted(script) as (upstream, _), programs.sidecar(upstream, tmp_path) as sidecar:
+        with Connection(sidecar.address) as connection:
+            statuses = [connection.exchange(ask(sidecar.address)).answer.status for _ in range(100)]
+    assert statuses == [200] * 100, f"{len(statuses) - statuses.count(200)} of 100 were not answered 200"
