@@ -1,6 +1,5 @@
 //! `streamgauge run`: the sidecar.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -8,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Interrupts, Planes, histograms, start_logging};
 use crate::app::{App, Shell, reachable};
-use crate::config::{Config, File, UpstreamUrl};
+use crate::config::{Config, File, Listen, UpstreamUrl};
 
 /// Run the sidecar
 #[derive(Debug, Clone, clap::Args)]
@@ -24,11 +23,11 @@ pub(super) struct Args {
 
     /// Where clients connect; port 0 takes a free one [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
 
     /// Where /metrics is [default: 0.0.0.0:9464]
     #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    admin: Option<Listen>,
 }
 
 const EXAMPLES: &str = "\

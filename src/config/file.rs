@@ -2,14 +2,15 @@
 //! values are parsed where they are read, so that each error has its line and column.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
-use super::value::{BucketLists, Header, Limit, PathPrefix, Share, Span, Text, UpstreamUrl};
+use super::value::{
+    BucketLists, Header, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, Texts, UpstreamUrl,
+};
 use super::{
     Config, HostHeader, LogPath, Metrics, NO_UPSTREAM, RequestLog, Route, Target, Upstream, UpstreamTls,
 };
@@ -21,8 +22,8 @@ use crate::exchange::Name;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
-    listen: SocketAddr,
-    admin: SocketAddr,
+    listen: Listen,
+    admin: Listen,
     drain_timeout: Span,
     final_scrape_wait: Span,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,8 +39,8 @@ pub struct File {
 impl Default for File {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            admin: SocketAddr::from(([0, 0, 0, 0], 9464)),
+            listen: Listen(([0, 0, 0, 0], 8080).into()),
+            admin: Listen(([0, 0, 0, 0], 9464).into()),
             drain_timeout: Span(Duration::from_secs(25)), // within Kubernetes' default grace of 30 s
             final_scrape_wait: Span(Duration::ZERO),
             upstream: None,
@@ -134,7 +135,7 @@ struct TenantsEntry {
     identify: Vec<IdentifyEntry>,
     default: Text,
     known: Vec<Text>,
-    limit: usize,
+    limit: HowMany,
 }
 
 impl Default for TenantsEntry {
@@ -143,7 +144,7 @@ impl Default for TenantsEntry {
             identify: vec![IdentifyEntry { header: Header(http::HeaderName::from_static("x-tenant-id")) }],
             default: Text("anonymous".to_owned()),
             known: Vec::new(),
-            limit: 200,
+            limit: HowMany(200),
         }
     }
 }
@@ -157,15 +158,15 @@ struct IdentifyEntry {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModelEntry {
-    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
-    patterns: Vec<Text>,
+    #[serde(default, rename = "match")]
+    patterns: Texts,
     name: Text,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct MetricsEntry {
-    model_limit: usize,
+    model_limit: HowMany,
     tenant_on_histograms: bool,
     idle_series: Span,
     exemplars: bool,
@@ -175,7 +176,7 @@ struct MetricsEntry {
 impl Default for MetricsEntry {
     fn default() -> Self {
         Self {
-            model_limit: 200,
+            model_limit: HowMany(200),
             tenant_on_histograms: false,
             idle_series: Span(Duration::from_secs(6 * 3600)),
             exemplars: true,
@@ -228,8 +229,8 @@ impl File {
     pub fn override_with(
         &mut self,
         upstream: Option<UpstreamUrl>,
-        listen: Option<SocketAddr>,
-        admin: Option<SocketAddr>,
+        listen: Option<Listen>,
+        admin: Option<Listen>,
     ) {
         self.upstream = upstream.or_else(|| self.upstream.take());
         self.listen = listen.unwrap_or(self.listen);
@@ -256,15 +257,15 @@ impl File {
         }
         let models = self.models.iter().map(ModelEntry::resolve).collect();
         Ok(Config {
-            listen: self.listen,
-            admin: self.admin,
+            listen: self.listen.0,
+            admin: self.admin.0,
             drain_timeout: self.drain_timeout.0,
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
             tenants: self.resolve_tenants(),
             models: Models::new(models),
             metrics: Metrics {
-                model_limit: self.metrics.model_limit,
+                model_limit: self.metrics.model_limit.0,
                 tenant_on_histograms: self.metrics.tenant_on_histograms,
                 idle_series: self.metrics.idle_series.0,
                 exemplars: self.metrics.exemplars,
@@ -323,7 +324,7 @@ impl File {
             headers: identify.iter().map(|entry| entry.header.0.clone()).collect(),
             default: default.name(),
             known: known.iter().map(Text::name).collect(),
-            limit: *limit,
+            limit: limit.0,
         }
     }
 }
@@ -395,7 +396,8 @@ impl UpstreamEntry {
 impl ModelEntry {
     fn resolve(&self) -> Model {
         let own_name = std::slice::from_ref(&self.name);
-        let patterns = if self.patterns.is_empty() { own_name } else { &self.patterns };
+        let Texts(patterns) = &self.patterns;
+        let patterns = if patterns.is_empty() { own_name } else { patterns };
         Model { patterns: patterns.iter().map(|text| Glob::new(&text.0)).collect(), name: self.name.name() }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use file::File;
-pub use value::UpstreamUrl;
+pub use value::{Listen, UpstreamUrl};
 
 use crate::account::model::Models;
 use crate::account::tenant::Tenants;
@@ -227,10 +227,13 @@ mod tests {
 
     #[test]
     fn an_error_says_where_what_and_what_would_be_right() {
-        check_error(&format!("{UPSTREAM}tenants:\n  limit: five\n"), "3:10: tenants.limit: invalid type");
+        check_error(
+            &format!("{UPSTREAM}tenants:\n  limit: five\n"),
+            "3:10: tenants.limit: `five` is no number",
+        );
         check_error(&format!("{UPSTREAM}tenant:\n  limit: 5\n"), "2:1: unknown field `tenant`");
         check_error(&format!("{UPSTREAM}drain_timeout: 25\n"), "2:16: drain_timeout: `25` is no time");
-        check_error(&format!("{UPSTREAM}listen: 8080\n"), "2:9: listen: ");
+        check_error(&format!("{UPSTREAM}listen: 8080\n"), "2:9: listen: `8080` is no address to listen on");
         check_error(
             &format!("{UPSTREAM}tenants:\n  limit: 5\n  limit: 6\n"),
             "3:3: tenants: duplicate field `limit`",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -42,6 +43,13 @@ const TEXT_LIMIT: usize = 4096; // the longest path
 const LABEL_LIMIT: usize = 128;
 
 impl Text {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() || text.len() > TEXT_LIMIT || text.chars().any(char::is_control) {
+            return Err("expected a text that is not empty, on one line".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
     /// As a name, for a label.
     pub(super) fn name(&self) -> Name {
         Name::from(self.0.get(..self.0.floor_char_boundary(LABEL_LIMIT)).unwrap_or_default())
@@ -50,12 +58,7 @@ impl Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        scalar(from, |text| {
-            if text.trim().is_empty() || text.len() > TEXT_LIMIT || text.chars().any(char::is_control) {
-                return Err("expected a text that is not empty, on one line".to_owned());
-            }
-            Ok(Self(text.to_owned()))
-        })
+        scalar(from, Self::parse)
     }
 }
 
@@ -130,6 +133,74 @@ impl<'de> Deserialize<'de> for Header {
 impl Serialize for Header {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(self.0.as_str())
+    }
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Listen(pub(super) SocketAddr);
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected =
+            || format!("`{text}` is no address to listen on; write it like 0.0.0.0:8080 or [::1]:8080");
+        text.parse().map(Self).map_err(|_| expected())
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar(from, str::parse)
+    }
+}
+
+/// How many; 0 is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct HowMany(pub(super) usize);
+
+impl<'de> Deserialize<'de> for HowMany {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar(from, |text| {
+            text.parse().map(Self).map_err(|_| format!("`{text}` is no number; write one from 0, as 200"))
+        })
+    }
+}
+
+/// One text, or a list of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Texts(pub(super) Vec<Text>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Texts, E> {
+                Text::parse(text).map(|text| Texts(vec![text])).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = elements.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Texts(texts))
+            }
+        }
+        from.deserialize_any(OneOrMore)
     }
 }
 

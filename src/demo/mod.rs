@@ -198,7 +198,7 @@ models:
 "
     );
     let mut file = File::parse(&text)?.without_request_log();
-    file.override_with(None, Some(listen), Some(admin));
+    file.override_with(None, Some(listen.into()), Some(admin.into()));
     Ok(file.resolve(&[], &text)?)
 }
 
