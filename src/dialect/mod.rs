@@ -41,8 +41,10 @@ pub trait Dialect: Sync {
     /// What one event of an answer's stream tells.
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>));
 
-    /// The body of an error that we answer ourselves, in this API's shape.
-    fn error_body(&self, error: &OwnError<'_>) -> String;
+    /// The body of an error that we answer ourselves, in this API's shape: OpenAI's, unless it has its own.
+    fn error_body(&self, error: &OwnError<'_>) -> String {
+        openai::error_body(error)
+    }
 }
 
 /// An error that we answer ourselves.

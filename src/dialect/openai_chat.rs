@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Fragment, Length, Number, Word, for_each};
-use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
 
@@ -41,10 +41,6 @@ impl Dialect for OpenaiChat {
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
         openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
-    }
-
-    fn error_body(&self, error: &OwnError<'_>) -> String {
-        openai::error_body(error)
     }
 }
 

@@ -257,7 +257,7 @@ impl Drop for Recording {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::dialect::{OwnError, RequestFacts, Signal};
+    use crate::dialect::{RequestFacts, Signal};
     use crate::exchange::{DialectId, Name, Outcome};
     use crate::live::LiveTable;
     use crate::pipeline::Pipeline;
@@ -293,10 +293,6 @@ mod tests {
 
         fn event(&self, event: &Event<'_>, _: &mut dyn FnMut(Signal<'_>)) {
             panic!("a bug met {event:?}");
-        }
-
-        fn error_body(&self, _: &OwnError<'_>) -> String {
-            String::new()
         }
     }
 

@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use super::harness::{
-    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, Wire, chunk, post,
-    token,
+    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, Wire, asked,
+    chunk, post, token,
 };
 
 /// A stream that has delivered two tokens.
 async fn streaming() -> (Sidecar, Upstream, Wire, Wire) {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     server.write(STREAM_HEAD).await;
     server.write(chunk(&token("a"))).await;
     server.write(chunk(&token("b"))).await;
@@ -64,11 +60,7 @@ async fn a_client_that_leaves_in_mid_stream_releases_the_upstream_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_before_the_head_releases_the_upstream_at_once() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, client, mut server) = asked(ONE_UPSTREAM).await;
     drop(client);
     assert!(server.closes_within(Duration::from_millis(100)).await);
     let line = check(&sidecar, "client_gone", None).await;
@@ -158,11 +150,7 @@ async fn the_upstreams_own_errors() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_closes_before_a_head() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, mut upstream, mut client, server) = asked(ONE_UPSTREAM).await;
     drop(server);
     let head = client.read_head().await;
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");

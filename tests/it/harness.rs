@@ -124,6 +124,16 @@ impl Upstream {
     }
 }
 
+/// A stream that was asked for: the request has reached the upstream, no head has come.
+pub(crate) async fn asked(config: &str) -> (Sidecar, Upstream, Wire, Wire) {
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(STREAM_REQUEST).await;
+    (sidecar, upstream, client, server)
+}
+
 /// One end of a connection, read and written as bytes.
 pub(crate) struct Wire(pub(crate) DuplexStream);
 

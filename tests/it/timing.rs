@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::harness::{
-    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, chunk, post, token,
+    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, asked, chunk, post, token,
 };
 
 async fn pause(millis: u64) {
@@ -14,11 +14,7 @@ const ROLE: &str = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{
 
 #[tokio::test(start_paused = true)]
 async fn each_clock_stops_at_its_own_event() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     pause(100).await;
     server.write(STREAM_HEAD).await;
     pause(50).await;
@@ -50,11 +46,7 @@ async fn each_clock_stops_at_its_own_event() {
 
 #[tokio::test(start_paused = true)]
 async fn a_chunk_passes_at_the_moment_it_came() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     let start = tokio::time::Instant::now();
     let writing = sidecar.beside(async move {
         pause(100).await;
@@ -76,11 +68,7 @@ async fn a_chunk_passes_at_the_moment_it_came() {
 
 #[tokio::test(start_paused = true)]
 async fn a_first_token_is_in_its_histogram_while_the_stream_runs() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     pause(9_400).await;
     assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
     assert_eq!(
@@ -100,11 +88,7 @@ async fn a_first_token_is_in_its_histogram_while_the_stream_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_makes_no_gap_of_the_upstreams() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     server.write(STREAM_HEAD).await;
     // More than all buffers on the way hold, at once; the client reads a minute later.
     let filler = token(&"x".repeat(200_000));
@@ -142,11 +126,7 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
         (&"timed_out".into(), &504.into(), &2.0.into())
     );
     // After it: the answer is cut and its code stays.
-    let (sidecar, mut upstream) = Sidecar::start(config);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(config).await;
     server.write(STREAM_HEAD).await;
     pause(1_500).await;
     server.write(chunk(&token("a"))).await;
@@ -164,12 +144,8 @@ async fn an_unset_timeout_is_none_and_a_set_one_cuts_with_its_own_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_of_pauses_is_none_of_the_first_byte() {
-    let (sidecar, mut upstream) =
-        Sidecar::start("upstreams: [{name: v, url: 'http://v:1', idle_timeout: 1s}]");
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) =
+        asked("upstreams: [{name: v, url: 'http://v:1', idle_timeout: 1s}]").await;
     pause(60_000).await;
     server.write(STREAM_HEAD).await;
     pause(60_000).await;
@@ -182,11 +158,7 @@ async fn a_limit_of_pauses_is_none_of_the_first_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_read_is_not_waited_for() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, _client, mut server) = asked(ONE_UPSTREAM).await;
     pause(10).await;
     assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
     server.write(STREAM_HEAD.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n")).await;
@@ -219,11 +191,7 @@ async fn the_clients_own_slowness_is_not_the_upstreams() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_in_an_event_that_only_the_end_completes_is_in_every_metric() {
-    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(STREAM_REQUEST).await;
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
     server.write(STREAM_HEAD).await;
     pause(100).await;
     server.write(chunk(token("a").trim_end())).await;
