@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -79,7 +80,9 @@ pub(super) struct Length(pub(super) Option<u32>);
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(from)?.get();
-        Ok(Self(serde_json::from_str::<Elements>(json).ok().map(|elements| elements.0)))
+        // Only what is an array is tried: an error would be put together for each null.
+        let elements = json.starts_with('[').then(|| serde_json::from_str::<Elements>(json).ok());
+        Ok(Self(elements.flatten().map(|elements| elements.0)))
     }
 }
 
@@ -104,6 +107,51 @@ impl<'de> Deserialize<'de> for Elements {
             }
         }
         from.deserialize_seq(Count)
+    }
+}
+
+/// The elements of an array of which there is one as a rule; nothing where it is null.
+#[derive(Debug)]
+pub(super) struct Few<T> {
+    pub(super) first: Option<T>,
+    pub(super) rest: Vec<T>,
+}
+
+impl<T> Few<T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self { first: None, rest: Vec::new() }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+            type Value = Few<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array or null")
+            }
+
+            fn visit_unit<E>(self) -> Result<Few<T>, E> {
+                Ok(Few::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Few<T>, A::Error> {
+                let mut few = Few { first: elements.next_element()?, rest: Vec::new() };
+                while let Some(element) = elements.next_element()? {
+                    few.rest.push(element);
+                }
+                Ok(few)
+            }
+        }
+        from.deserialize_any(Elements(PhantomData))
     }
 }
 

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::lenient::{Number, Word, for_each};
+use super::lenient::{Few, Number, Word};
 use super::{OwnError, RequestFacts, Signal};
 use crate::exchange::{FinishReason, Usage};
 use crate::wire::{Event, Members};
@@ -22,41 +22,41 @@ pub(super) fn event<'a, C: Deserialize<'a>>(
     }
     let is_error = event.name == Some("error");
     let text = std::str::from_utf8(event.data).ok();
-    let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a>>(text).ok()) else {
+    let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a, C>>(text).ok()) else {
         return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
     };
     envelope.tell(is_error, emit);
-    if let Some(choices) = envelope.choices {
-        for_each(choices, &mut |choice: C| tell(choice, emit));
+    for choice in envelope.choices.first.into_iter().chain(envelope.choices.rest) {
+        tell(choice, emit);
     }
 }
 
 /// The members of an event that are the same in every API of this style.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Envelope<'a> {
-    #[serde(borrow)]
+#[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "C: Deserialize<'de>"))]
+struct Envelope<'a, C> {
+    #[serde(borrow, default)]
     id: Word<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     model: Word<'a>,
-    #[serde(borrow)]
-    choices: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(default)]
+    choices: Few<C>,
+    #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     timings: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     error: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     object: Word<'a>,
     /// Of an error that has no envelope.
-    #[serde(borrow, rename = "type")]
+    #[serde(borrow, default, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     code: Word<'a>,
 }
 
-impl Envelope<'_> {
+impl<C> Envelope<'_, C> {
     /// Says what does not depend on the choices: model, id, usage, error. `is_error`: the event's name says so.
     fn tell(&self, is_error: bool, emit: &mut dyn FnMut(Signal<'_>)) {
         if let Some(model) = self.model.as_str() {

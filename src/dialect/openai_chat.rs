@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::lenient::{Fragment, Length, Number, Word, for_each};
+use super::lenient::{Few, Fragment, Length, Number, Word, for_each};
 use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
@@ -76,7 +76,7 @@ struct Delta<'a> {
     #[serde(borrow)]
     refusal: Option<&'a RawValue>,
     #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
+    tool_calls: Few<ToolCall<'a>>,
     #[serde(borrow)]
     function_call: Option<Function<'a>>,
     #[serde(borrow)]
@@ -151,10 +151,8 @@ impl<'a> Delta<'a> {
         if let Some(refusal) = text(self.refusal) {
             piece(refusal, DeltaKind::Refusal);
         }
-        if let Some(calls) = self.tool_calls {
-            for_each(calls, &mut |call: ToolCall<'a>| {
-                call.function.iter().for_each(|function| function.pieces(piece));
-            });
+        for call in self.tool_calls.iter() {
+            call.function.iter().for_each(|function| function.pieces(piece));
         }
         if let Some(call) = &self.function_call {
             call.pieces(piece);

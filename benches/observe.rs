@@ -1,0 +1,124 @@
+//! What observing costs: nanoseconds and allocations of an event and of a whole exchange, with and without each
+//! stage. `cargo bench --bench observe`
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to say")]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use divan::{AllocProfiler, Bencher, counter::ItemsCount};
+use streamgauge::clock::Moment;
+use streamgauge::dialect::{self, Dialect, Signal};
+use streamgauge::exchange::Ending;
+use streamgauge::observe::{Head, Observer};
+use streamgauge::wire::{Event, Framed, Skim, Sse};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+/// An ordinary event as vLLM sends it: 217 bytes.
+const EVENT: &str = "data: {\"id\":\"chatcmpl-86092c3df5676360\",\"object\":\"chat.completion.chunk\",\"created\":1795498929,\"model\":\"llama-3.1-8b\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n";
+
+/// The same as llama.cpp sends it.
+const LLAMACPP: &str = "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" sentence\"}}],\"created\":1795497815,\"id\":\"chatcmpl-syemEwqv6gegLthQiNopmfoFMyFgByUQ\",\"model\":\"gemma-3-270m\",\"system_fingerprint\":\"b0-unknown\",\"object\":\"chat.completion.chunk\"}\n\n";
+
+const REQUEST: &str = r#"{"model":"llama-3.1-8b","stream":true,"messages":[{"role":"user","content":"Write one sentence about the sea."}]}"#;
+
+fn chat() -> &'static dyn Dialect {
+    dialect::find("POST", "/v1/chat/completions").unwrap_or_else(|_| unreachable!())
+}
+
+fn streaming() -> Observer {
+    let mut observer = Observer::new(Ok(chat()), Moment::default());
+    observer.request_chunk(REQUEST.as_bytes());
+    observer.request_end(Moment::default());
+    let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
+    observer.head(&head, Moment::default());
+    observer.response_chunk(EVENT.as_bytes(), Moment::default());
+    observer
+}
+
+/// Whose event.
+#[derive(Debug, Clone, Copy)]
+enum Server {
+    Vllm,
+    Llamacpp,
+}
+
+impl Server {
+    fn event(self) -> &'static str {
+        match self {
+            Self::Vllm => EVENT,
+            Self::Llamacpp => LLAMACPP,
+        }
+    }
+}
+
+#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+fn event_framing_only(bencher: Bencher, server: Server) {
+    let event = server.event();
+    let mut sse = Sse::default();
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        sse.push(black_box(event.as_bytes()), &mut |framed| {
+            black_box(matches!(framed, Framed::Event(_)));
+        });
+    });
+}
+
+#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+fn event_dialect_only(bencher: Bencher, server: Server) {
+    let data = server.event().strip_prefix("data: ").unwrap().trim_end().as_bytes();
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        let event = Event { name: None, data: black_box(data) };
+        chat().event(&event, &mut |signal| {
+            black_box(matches!(signal, Signal::Delta { .. }));
+        });
+    });
+}
+
+#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+fn event_observed(bencher: Bencher, server: Server) {
+    let event = server.event();
+    let mut observer = streaming();
+    let mut at = Moment::default();
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        at = at + Duration::from_millis(1);
+        black_box(observer.response_chunk(black_box(event.as_bytes()), at));
+    });
+}
+
+#[divan::bench]
+fn request_skimmed(bencher: Bencher) {
+    bencher.bench_local(|| {
+        let mut skim = Skim::new(chat().request_members());
+        skim.push(black_box(REQUEST.as_bytes()));
+        black_box(chat().request(&skim.finish()));
+    });
+}
+
+#[divan::bench]
+fn request_of_a_megabyte_skimmed(bencher: Bencher) {
+    let prompt = "The quick brown fox. ".repeat(50_000);
+    let body = REQUEST.replace("Write one sentence about the sea.", &prompt);
+    bencher.bench_local(|| {
+        let mut skim = Skim::new(chat().request_members());
+        for chunk in body.as_bytes().chunks(16 << 10) {
+            skim.push(black_box(chunk));
+        }
+        black_box(chat().request(&skim.finish()));
+    });
+}
+
+#[divan::bench(args = [0, 100])]
+fn whole_exchange_of_so_many_events(bencher: Bencher, events: u32) {
+    bencher.bench_local(|| {
+        let mut observer = streaming();
+        for _ in 0..events {
+            observer.response_chunk(black_box(EVENT.as_bytes()), Moment::default());
+        }
+        black_box(observer.finish(Ending::Clean, Moment::default()));
+    });
+}
