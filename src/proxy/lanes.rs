@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::connect::Connector;
 use super::tap::RequestTap;
-use super::{HEAD_LIMIT, HEADERS_LIMIT, headers};
+use super::{HEAD_LIMIT, headers};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, HostHeader};
 
@@ -126,7 +126,6 @@ impl Lanes {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .set_host(false)
             .http1_preserve_header_case(true)
-            .http1_max_headers(HEADERS_LIMIT)
             .http2_only(self.settings.target.http2)
             .http2_max_header_list_size(HEAD_LIMIT)
             .build(self.connector.clone())

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::prepare_socket;
 use super::opening::Opening;
-use super::{HEAD_LIMIT, HEADERS_LIMIT, Proxy, handle};
+use super::{HEAD_LIMIT, Proxy, handle};
 
 /// How long a connection may stand without a request. It bounds an idle keep-alive connection too, so it lies
 /// above what clients keep in their pools (90 s and less), or they would meet the close.
@@ -75,7 +75,6 @@ fn server() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(HEADERS_LIMIT)
         .auto_date_header(false)
         .http2()
         .timer(TokioTimer::new())

@@ -49,9 +49,6 @@ pub use tls::Error as TlsError;
 /// The longest list of headers over HTTP/2; HTTP/1 heads may be larger. A JWT with many groups has 16 KiB.
 const HEAD_LIMIT: u32 = 256 << 10;
 
-/// How many headers a head may have; proxies in front add a dozen or two.
-const HEADERS_LIMIT: usize = 256;
-
 /// Everything that the data plane's tasks share.
 #[derive(Debug)]
 pub struct Proxy {

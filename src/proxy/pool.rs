@@ -15,7 +15,6 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 
-use super::HEADERS_LIMIT;
 use super::connect::{ConnectError, Connector, Line};
 use super::tap::RequestTap;
 use crate::clock::{Clock, Moment};
@@ -116,8 +115,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection, Error> {
         let (io, line) = self.connector.connect().await?;
-        let (mut sender, driver) =
-            http1::Builder::new().preserve_header_case(true).max_headers(HEADERS_LIMIT).handshake(io).await?;
+        let (mut sender, driver) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
         // Its end is told to whoever sends on it.
         TokioExecutor::new().execute(async move { drop(driver.with_upgrades().await) });
         sender.ready().await?;

@@ -244,6 +244,7 @@ struct Writer {
     vitals: Arc<Vitals>,
 }
 
+const GATHER: Duration = Duration::from_millis(20);
 const BATCH: usize = 64 << 10; // bytes written at once when lines come faster than they are written
 
 impl Writer {
@@ -251,6 +252,8 @@ impl Writer {
     fn run(mut self) {
         let mut batch = String::new();
         while let Ok(line) = self.queue.recv() {
+            // Lines gather for a moment: a thread that is woken for each costs more than the line.
+            std::thread::park_timeout(GATHER);
             let mut lines = 0;
             let mut next = Some(line);
             while let Some(line) = next {

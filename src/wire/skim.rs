@@ -105,6 +105,15 @@ struct Unicode {
     value: u32,
 }
 
+/// Whether the part of a path at this depth, from 1, is `name`.
+fn is_part(path: &str, depth: usize, name: &[u8]) -> bool {
+    if depth == 1 {
+        let rest = path.as_bytes().strip_prefix(name);
+        return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."));
+    }
+    path.split('.').nth(depth - 1).is_some_and(|part| part.as_bytes() == name)
+}
+
 impl Skim {
     /// A scanner that looks for what is wanted.
     pub fn new(wanted: Wanted) -> Self {
@@ -297,7 +306,7 @@ impl Skim {
         };
         let mut matching = 0;
         for (bit, path) in self.paths().enumerate().filter(|(bit, _)| parent >> bit & 1 == 1) {
-            if path.split('.').nth(depth - 1).is_some_and(|part| part.as_bytes() == name) {
+            if is_part(path, depth, name) {
                 matching |= 1 << bit;
             }
         }
@@ -314,7 +323,7 @@ impl Skim {
             return;
         }
         let depth = self.depth;
-        let ends = |path: &str| path.split('.').count() == depth as usize;
+        let ends = |path: &str| path.bytes().filter(|byte| *byte == b'.').count() + 1 == depth as usize;
         let matching = self.matching;
         let Some(at) = self
             .paths()

@@ -78,7 +78,7 @@ impl Sidecar {
         while !self.proxy.live.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
         self.exchanges.lines.lock().clone()
     }
 

@@ -117,14 +117,14 @@ async fn the_bounds_of_http_1_0() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_of_64_kib_and_one_of_150_headers_pass() {
+async fn a_head_of_64_kib_and_one_of_95_headers_pass() {
     let big = "x".repeat(64 << 10);
     let got =
         forwarded(&format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {big}\r\n\r\n"), "\r\n\r\n").await;
     assert!(got.contains(&big));
-    let many: String = (0..150).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let many: String = (0..95).map(|n| format!("X-{n}: {n}\r\n")).collect();
     let got = forwarded(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "\r\n\r\n").await;
-    assert!(got.contains("X-149: 149\r\n"));
+    assert!(got.contains("X-94: 94\r\n"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -169,7 +169,7 @@ def llama(folder: Path, *, slots: int = 4) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def nginx(upstream: tuple[str, int], folder: Path) -> Iterator[tuple[str, int]]:
+def nginx(upstream: tuple[str, int], folder: Path, connections: int = 1024) -> Iterator[tuple[str, int]]:
     """nginx as one would set it up before a token stream."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -178,7 +178,7 @@ def nginx(upstream: tuple[str, int], folder: Path) -> Iterator[tuple[str, int]]:
     )
     (folder / "nginx.conf").write_text(
         f"""daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
 {temporary}  upstream server {{ server {upstream[0]}:{upstream[1]}; keepalive 16; }}
