@@ -62,6 +62,10 @@ impl UpstreamVitals {
 pub enum ObservationFailure {
     /// What all requests together may have read ahead was full: one more was not read ahead.
     CaptureOverflow,
+    /// All decoders of content encodings together held as much as they may: an encoded answer was not read.
+    DecoderMemory,
+    /// An answer was not in the content encoding that it declares, or grew beyond all measure.
+    Decompression,
     /// An event was longer than the decoder holds.
     EventTooLarge,
     /// The observer panicked.
@@ -70,12 +74,15 @@ pub enum ObservationFailure {
 
 impl ObservationFailure {
     /// All of them, in the order of the exposition.
-    pub const ALL: [ObservationFailure; 3] = [Self::CaptureOverflow, Self::EventTooLarge, Self::Panic];
+    pub const ALL: [ObservationFailure; 5] =
+        [Self::CaptureOverflow, Self::DecoderMemory, Self::Decompression, Self::EventTooLarge, Self::Panic];
 
     /// The value of the label `reason`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::CaptureOverflow => "capture_overflow",
+            Self::DecoderMemory => "decoder_memory",
+            Self::Decompression => "decompression",
             Self::EventTooLarge => "event_too_large",
             Self::Panic => "panic",
         }
@@ -130,8 +137,10 @@ impl Vitals {
     pub fn failures(&self, reason: ObservationFailure) -> &Tally {
         match reason {
             ObservationFailure::CaptureOverflow => &self.failures[0],
-            ObservationFailure::EventTooLarge => &self.failures[1],
-            ObservationFailure::Panic => &self.failures[2],
+            ObservationFailure::DecoderMemory => &self.failures[1],
+            ObservationFailure::Decompression => &self.failures[2],
+            ObservationFailure::EventTooLarge => &self.failures[3],
+            ObservationFailure::Panic => &self.failures[4],
         }
     }
 

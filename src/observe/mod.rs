@@ -2,13 +2,17 @@
 //! dialects. Says *when*; never how many tokens were not reported, what they cost or where numbers go.
 //! No I/O, no clock, no log; nothing here can fail.
 
+mod reader;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
 use crate::exchange::outcome::Closure;
 use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
-use crate::wire::{Event, Framed, Skim, Sse};
+use crate::wire::{Budget, Decoder, Event, Framed, Skim, Stop};
+use reader::Answer;
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +73,8 @@ pub struct Observation {
     pub undecodable: u64,
     /// Events that were too long to be read.
     pub too_large: u64,
+    /// Why its content encoding was not read to its end, where it is one that can be read.
+    pub undecoded: Option<Stop>,
 }
 
 impl Observation {
@@ -93,22 +99,12 @@ pub struct Observer {
     dialect: Option<&'static dyn Dialect>,
     request: Option<Skim>,
     answer: Answer,
+    decoder: Option<Decoder>,
+    /// What decoding may hold; none: a budget of its own.
+    budget: Option<Arc<Budget>>,
     seen: Observation,
     ended: Choices,
     present: Choices,
-}
-
-/// How the answer's body is read.
-#[derive(Debug)]
-enum Answer {
-    /// No head has come.
-    Awaited,
-    /// The head did not say: the first byte will.
-    Unclear,
-    Stream(Sse),
-    Whole(Box<Skim>),
-    /// Passed without being read.
-    Opaque,
 }
 
 impl std::fmt::Debug for dyn Dialect {
@@ -127,10 +123,19 @@ impl Observer {
             dialect,
             request: dialect.map(|dialect| Skim::new(dialect.request_members())),
             answer: Answer::Awaited,
+            decoder: None,
+            budget: None,
             seen: Observation { clocks, unobserved, ..Observation::default() },
             ended: Choices::default(),
             present: Choices::default(),
         }
+    }
+
+    /// What decoding its answer takes counts towards this budget, which others share.
+    #[must_use]
+    pub fn within(mut self, budget: Arc<Budget>) -> Self {
+        self.budget = Some(budget);
+        self
     }
 
     /// More of the request's body has passed.
@@ -194,74 +199,6 @@ impl Observer {
         let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
         self.seen.streamed = is_stream && !head.bodiless;
         self.answer = self.reader(head, media_type, is_stream);
-    }
-
-    fn reader(&mut self, head: &Head<'_>, media_type: &str, is_stream: bool) -> Answer {
-        if head.status == 101 {
-            self.seen.unobserved = Some(Unobserved::Upgrade);
-            return Answer::Opaque;
-        }
-        let Some(dialect) = self.dialect.filter(|_| !head.bodiless) else { return Answer::Opaque };
-        let accepted = (200..300).contains(&head.status);
-        let encoding = head.content_encoding.unwrap_or_default().trim();
-        if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
-            self.seen.unobserved = Some(Unobserved::Encoding).filter(|_| accepted);
-            return Answer::Opaque;
-        }
-        let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
-        self.seen.closure.observed = accepted;
-        match (is_stream, is_json) {
-            (true, _) if accepted => Answer::Stream(Sse::default()),
-            (_, true) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            (false, false) if accepted => Answer::Unclear,
-            _ => Answer::Opaque,
-        }
-    }
-
-    /// More of the answer's body has passed, read at `at`.
-    pub fn response_chunk(&mut self, bytes: &[u8], at: Moment) -> Seen {
-        self.seen.bytes_out += bytes.len() as u64;
-        if bytes.is_empty() {
-            return Seen::default();
-        }
-        self.seen.clocks.first_byte.get_or_insert(at);
-        if matches!(self.answer, Answer::Unclear)
-            && let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace())
-        {
-            self.answer = self.guess(*first);
-        }
-        match std::mem::replace(&mut self.answer, Answer::Opaque) {
-            Answer::Stream(mut sse) => {
-                let mut seen = Seen::default();
-                sse.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
-                self.answer = Answer::Stream(sse);
-                seen
-            }
-            Answer::Whole(mut skim) => {
-                skim.push(bytes);
-                self.answer = Answer::Whole(skim);
-                Seen::default()
-            }
-            other => {
-                self.answer = other;
-                Seen::default()
-            }
-        }
-    }
-
-    /// What a 2xx body of no declared type is, by its first byte that is no white space.
-    fn guess(&mut self, first: u8) -> Answer {
-        match (first, self.dialect) {
-            (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            (b'd' | b'e' | b':' | b'i' | b'r' | 0xEF, Some(_)) => {
-                self.seen.streamed = true;
-                Answer::Stream(Sse::default())
-            }
-            _ => {
-                self.seen.closure.observed = false;
-                Answer::Opaque
-            }
-        }
     }
 
     /// The exchange has ended.

@@ -36,6 +36,7 @@ use crate::live::{LiveTable, Origin};
 use crate::observe::Head;
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
+use crate::wire::Budget;
 use connect::Line;
 use reply::Trouble;
 use tap::{Deadline, Reads, ResponseTap, Upload};
@@ -71,6 +72,8 @@ pub struct Proxy {
     ids: routes::RequestIds,
     /// Bytes of requests that are read ahead.
     read_ahead: AtomicUsize,
+    /// What the decoders of all encoded answers hold.
+    decoders: Arc<Budget>,
 }
 
 impl Proxy {
@@ -93,6 +96,7 @@ impl Proxy {
             is_cutting: AtomicBool::new(false),
             ids: routes::RequestIds::default(),
             read_ahead: AtomicUsize::new(0),
+            decoders: Arc::default(),
         }
     }
 

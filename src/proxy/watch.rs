@@ -20,6 +20,7 @@ use crate::live::{Accepted, Live, LiveKey, Origin};
 use crate::observe::{Head, Observation, Observer};
 use crate::pipeline::Note;
 use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals};
+use crate::wire::Stop;
 
 /// What the taps of one exchange share.
 pub(super) struct Watch {
@@ -152,7 +153,7 @@ impl Recording {
         let started = origin.started;
         let live = Arc::new(Live::new(origin));
         let (key, in_flight_at_start) = proxy.live.insert(Arc::clone(&live));
-        let observer = Mutex::new(Some(Observer::new(dialect, started)));
+        let observer = Observer::new(dialect, started).within(Arc::clone(&proxy.decoders));
         Self {
             key,
             place: proxy.places.clone().try_reserve_owned().ok(),
@@ -163,7 +164,13 @@ impl Recording {
             overhead_response: Duration::ZERO,
             code: None,
             ending: None,
-            watch: Arc::new(Watch { observer, live, config, proxy: Arc::clone(proxy), upstream }),
+            watch: Arc::new(Watch {
+                observer: Mutex::new(Some(observer)),
+                live,
+                config,
+                proxy: Arc::clone(proxy),
+                upstream,
+            }),
         }
     }
 
@@ -234,6 +241,11 @@ impl Drop for Recording {
         self.watch.reconcile(&observation);
         let proxy = &self.watch.proxy;
         proxy.vitals.failures(ObservationFailure::EventTooLarge).add(observation.too_large);
+        match observation.undecoded {
+            Some(Stop::Undecodable) => proxy.vitals.failures(ObservationFailure::Decompression).add_one(),
+            Some(Stop::NoMemory) => proxy.vitals.failures(ObservationFailure::DecoderMemory).add_one(),
+            None => {}
+        }
         let finished = Finished {
             origin: self.watch.live.origin.clone(),
             observation,

@@ -1,9 +1,11 @@
 //! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
 
+pub mod encoding;
 mod members;
 pub mod skim;
 pub mod sse;
 
+pub use encoding::{Budget, Decoder, Encoding, Stop};
 pub use members::{Measure, Members, PATTERNS, Wanted};
 pub use skim::Skim;
 pub use sse::Sse;

@@ -17,6 +17,7 @@ use streamgauge::observe::{Head, Observation, Observer};
 use streamgauge::sinks::request_log::Line;
 
 use crate::case::{Case, Ending, Response};
+use crate::encode::{ENCODINGS, encode};
 
 const EVERY_SPLIT: usize = 8 << 10; // bytes of a body that is split at every place; a longer one at random ones
 const RANDOM_SPLITS: usize = 64;
@@ -63,6 +64,7 @@ fn check(folder: &Path) -> Result<(), String> {
     let case = Case::read(folder).map_err(told)?;
     let seen = observe(&case, case.pieces());
     different_when_cut(&case, &seen).map_err(told)?;
+    different_when_encoded(&case, &seen).map_err(told)?;
     let line = line(&case, seen);
     let got: Value = serde_json::from_str(&line).map_err(|error| told(error.to_string()))?;
     let path = folder.join("exchange.json");
@@ -105,6 +107,34 @@ fn different_when_cut(case: &Case, seen: &Observation) -> Result<(), String> {
             format!("request split at {at}"),
             Pieces { request: split(&whole.request, at), ..whole.clone() },
         )?;
+    }
+    Ok(())
+}
+
+/// Runs a case as a server would play it that encodes its body and flushes at each of the case's times: all but
+/// the bytes on the wire must be the same, times included.
+fn different_when_encoded(case: &Case, seen: &Observation) -> Result<(), String> {
+    let Some(response) = case.response.as_ref().filter(|it| it.headers.get("content-encoding").is_none())
+    else {
+        return Ok(());
+    };
+    let plain = case.pieces();
+    for name in ENCODINGS {
+        let mut case = case.clone();
+        let encoded = encode(name, &plain.response, case.ending == Ending::End);
+        let bytes: usize = encoded.iter().map(|(_, piece)| piece.len()).sum();
+        let mut headers = response.headers.clone();
+        headers.0.push(("Content-Encoding".to_owned(), name.as_bytes().to_vec()));
+        case.response = Some(Response { headers, body: encoded, ..response.clone() });
+        let whole = case.pieces();
+        let bytewise = Pieces { response: bytewise(&whole.response), ..whole.clone() };
+        for (how, pieces) in [("flushed", whole), ("bytewise", bytewise)] {
+            let again = observe(&case, pieces);
+            let want = Observation { bytes_out: bytes as u64, ..seen.clone() };
+            if again != want {
+                return Err(format!("{name}, {how}: not what is seen without\n- {want:?}\n+ {again:?}"));
+            }
+        }
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ mod corpus;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod encode;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod golden;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::harness::{
     LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, asked, chunk, post, token,
 };
@@ -158,14 +160,26 @@ async fn a_limit_of_pauses_is_none_of_the_first_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_read_is_not_waited_for() {
-    let (sidecar, _upstream, _client, mut server) = asked(ONE_UPSTREAM).await;
-    pause(10).await;
-    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(1.0));
-    server.write(STREAM_HEAD.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n")).await;
-    server.write(chunk("not really gzip")).await;
-    pause(10).await;
-    assert_eq!(sidecar.sample("streamgauge_requests_awaiting_first_token{upstream=\"default\"}"), Some(0.0));
-    assert_eq!(sidecar.sample("streamgauge_requests_in_flight{upstream=\"default\"}"), Some(1.0));
+    // An encoding that nobody knows, and one that the answer is not in.
+    for encoding in ["exi", "gzip"] {
+        let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
+        let awaiting = "streamgauge_requests_awaiting_first_token{upstream=\"default\"}";
+        pause(10).await;
+        assert_eq!(sidecar.sample(awaiting), Some(1.0));
+        let head = format!("\r\nContent-Encoding: {encoding}\r\n\r\n");
+        server.write(STREAM_HEAD.replace("\r\n\r\n", &head)).await;
+        server.write(chunk("not really gzip")).await;
+        pause(10).await;
+        assert_eq!(sidecar.sample(awaiting), Some(0.0), "{encoding}");
+        assert_eq!(sidecar.sample("streamgauge_requests_in_flight{upstream=\"default\"}"), Some(1.0));
+        server.write(LAST_CHUNK).await;
+        client.read_to(LAST_CHUNK).await;
+        let line = sidecar.exchange().await;
+        assert_eq!(line["outcome"], "completed", "{encoding}: it is judged by the transport");
+        let undecoded = sidecar.sample("streamgauge_observation_failures_total{reason=\"decompression\"}");
+        assert_eq!(undecoded, Some(f64::from(u8::from(encoding == "gzip"))));
+        assert_eq!(line["unobserved"], if encoding == "gzip" { Value::Null } else { "encoding".into() });
+    }
 }
 
 #[tokio::test(start_paused = true)]

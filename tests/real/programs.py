@@ -169,8 +169,13 @@ def llama(folder: Path, *, slots: int = 4) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def nginx(upstream: tuple[str, int], folder: Path, connections: int = 1024) -> Iterator[tuple[str, int]]:
-    """nginx as one would set it up before a token stream."""
+def nginx(
+    upstream: tuple[str, int],
+    folder: Path,
+    settings: str = "proxy_buffering off; tcp_nodelay on;",
+    connections: int = 1024,
+) -> Iterator[tuple[str, int]]:
+    """nginx, unless told otherwise as one would set it up before a token stream."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     temporary = "".join(
@@ -186,7 +191,8 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://server; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $http_host; proxy_buffering off; tcp_nodelay on; proxy_read_timeout 600s;
+      proxy_set_header Host $http_host; proxy_read_timeout 600s;
+      {settings}
     }}
   }}
 }}

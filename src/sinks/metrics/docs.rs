@@ -88,7 +88,7 @@ fn values(label: Label) -> &'static str {
             "`completed`; `client_gone` (the client left first); `upstream_refused` (4xx); `upstream_failed` (5xx, or no answer); `stream_failed` (an error inside a 2xx); `truncated` (a 2xx that broke off); `timed_out` (a deadline of yours); `rejected` (a limit, or no upstream matches); `drained` (cut by our shutdown); `sidecar_failed` (our fault)."
         }
         Label::Reason => {
-            "`finish_reasons_total`: `stop`, `length`, `tool_calls`, `content_filter`, `error`, `other`, `none`. `unobserved_requests_total`: `unknown_path`, `not_generation`, `upgrade`, `encoding`. `observation_failures_total`: `capture_overflow` (64 MiB of requests are being read ahead: a client of another that hangs up is noticed later), `event_too_large`, `panic`."
+            "`finish_reasons_total`: `stop`, `length`, `tool_calls`, `content_filter`, `error`, `other`, `none`. `unobserved_requests_total`: `unknown_path`, `not_generation`, `upgrade`, `encoding`. `observation_failures_total`: `capture_overflow` (64 MiB of requests are being read ahead: a client of another that hangs up is noticed later), `decoder_memory` (256 MiB are held to decode answers: one more passed unread), `decompression` (not in the encoding that it declares, or a decompression bomb), `event_too_large`, `panic`."
         }
         Label::Phase => {
             "`client_disconnects_total`: `before_first_token`, `streaming`. `proxy_overhead_seconds`: `request`, `response`."

@@ -1,0 +1,63 @@
+"""A proxy that buffers stands before the server, and cuts its answers anew: every number but times is the same."""
+
+import gzip
+
+import pytest
+
+import golden
+import programs
+from wire import exchange
+
+# All in memory: nginx gives up the rights to write here.
+BUFFERING = (
+    "proxy_buffering on; proxy_buffers 64 64k; proxy_max_temp_file_size 0; "
+    "client_body_buffer_size 16m; client_max_body_size 16m;"
+)
+COMPRESSING = BUFFERING + " gzip on; gzip_types *; gzip_min_length 0; gzip_proxied any;"
+
+# What the request log has beyond exchange.json: what differs from run to run.
+VARYING = {"time", "request_id", "in_flight_at_start", "config"}
+
+
+def is_playable(case: golden.Case) -> bool:
+    """Whether a server can give the answer: it has one that is whole, and that stays HTTP."""
+    return case.ending == "end" and case.status != 101
+
+
+def numbers(line: dict, *without: str) -> dict:
+    left_out = VARYING | set(without)
+    return {name: value for name, value in line.items() if name not in left_out and not name.endswith("_seconds")}
+
+
+@pytest.mark.parametrize("settings", [BUFFERING, COMPRESSING], ids=["buffered", "buffered and in gzip"])
+def test_every_case_reads_the_same_behind_nginx(tmp_path, settings):
+    cases = [case for case in golden.cases() if is_playable(case)]
+    compressed = set()
+    with (
+        programs.python("golden_upstream.py", tmp_path) as upstream,
+        programs.nginx(upstream, tmp_path, settings) as nginx,
+        programs.sidecar(nginx, tmp_path) as sidecar,
+    ):
+        for case in cases:
+            accept = [b"Accept-Encoding: gzip"] if settings == COMPRESSING else []
+            answer = exchange(sidecar.address, case.request(b"X-Request-Id: " + case.name.encode(), *accept)).answer
+            body = bytes(answer.body)
+            own = any(golden.name_of(line) == b"content-encoding" for line in case.headers)
+            if not own and answer.header("content-encoding") == b"gzip":
+                compressed.add(case.name)
+                body = gzip.decompress(body) if body else body
+            assert answer.status == case.status, case.name
+            if case.method != "HEAD" and case.status not in golden.BODILESS:
+                assert body == b"".join(case.pieces), case.name
+        sidecar.program.wait_until(lambda: len(sidecar.log()) >= len(cases), 20, "a line for each case")
+        lines = {line["request_id"]: line for line in sidecar.log()}
+
+    wrong = {}
+    for case in cases:
+        without = ["bytes_out"] if case.name in compressed else []
+        want, got = numbers(case.exchange, *without), numbers(lines[case.name], *without)
+        if want != got:
+            wrong[case.name] = (want, got)
+    print(f"{len(cases)} of {len(golden.cases())} cases, {len(compressed)} of them compressed by nginx")
+    assert not wrong, wrong
+    assert len(cases) >= 80 and (settings == BUFFERING or len(compressed) >= 60)
