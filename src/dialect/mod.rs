@@ -4,6 +4,7 @@
 //! To add one: a file that implements [`Dialect`], a line in [`DIALECTS`], a folder of cases in
 //! `tests/golden`.
 
+mod anthropic_messages;
 mod lenient;
 mod openai;
 mod openai_chat;
@@ -15,7 +16,11 @@ use crate::wire::{Event, Members, Wanted};
 pub use lenient::Fragment;
 
 /// Every API that is understood; the first that matches a path has it.
-pub const DIALECTS: &[&dyn Dialect] = &[&openai_chat::OpenaiChat, &openai_completions::OpenaiCompletions];
+pub const DIALECTS: &[&dyn Dialect] = &[
+    &openai_chat::OpenaiChat,
+    &openai_completions::OpenaiCompletions,
+    &anthropic_messages::AnthropicMessages,
+];
 
 /// One API.
 pub trait Dialect: Sync {
@@ -171,6 +176,9 @@ mod tests {
         assert_eq!(name("POST", "/t/acme/v1/chat/completions/"), Ok("openai_chat"));
         assert_eq!(name("POST", "/openai/deployments/d/chat/completions"), Ok("openai_chat"));
         assert_eq!(name("POST", "/v1/completions"), Ok("openai_completions"));
+        assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
+        assert_eq!(name("POST", "/v1/messages/count_tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1/threads/t/messages"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/v1/mychat/completionsx"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/models"), Err(Unobserved::NotGeneration));
