@@ -133,7 +133,7 @@ struct Timings {
     predicted_n: Number,
 }
 
-fn read_timings(json: &str) -> Option<Usage> {
+pub(super) fn read_timings(json: &str) -> Option<Usage> {
     let timings: Timings = serde_json::from_str::<Option<Timings>>(json).ok()??;
     Some(Usage {
         input: timings.prompt_n.0.map(|read| read.saturating_add(timings.cache_n.0.unwrap_or(0))),
