@@ -4,10 +4,13 @@
 //! To add one: a file that implements [`Dialect`], a line in [`DIALECTS`], a folder of cases in
 //! `tests/golden`.
 
+mod anthropic_messages;
 mod lenient;
+mod llamacpp;
 mod openai;
 mod openai_chat;
 mod openai_completions;
+mod openai_embeddings;
 
 use crate::exchange::{DialectId, FinishReason, Unobserved, Usage};
 use crate::wire::{Event, Members, Wanted};
@@ -15,7 +18,13 @@ use crate::wire::{Event, Members, Wanted};
 pub use lenient::Fragment;
 
 /// Every API that is understood; the first that matches a path has it.
-pub const DIALECTS: &[&dyn Dialect] = &[&openai_chat::OpenaiChat, &openai_completions::OpenaiCompletions];
+pub const DIALECTS: &[&dyn Dialect] = &[
+    &openai_chat::OpenaiChat,
+    &openai_completions::OpenaiCompletions,
+    &openai_embeddings::OpenaiEmbeddings,
+    &anthropic_messages::AnthropicMessages,
+    &llamacpp::Llamacpp,
+];
 
 /// One API.
 pub trait Dialect: Sync {
@@ -89,6 +98,8 @@ pub enum Signal<'a> {
     UpstreamId(&'a str),
     /// The terminal mark.
     Done,
+    /// The terminal mark of one choice, where each has its own; the choice's [`Signal::Finish`] came before it.
+    ChoiceDone,
     /// An event that could not be read.
     Undecodable,
 }
@@ -171,6 +182,12 @@ mod tests {
         assert_eq!(name("POST", "/t/acme/v1/chat/completions/"), Ok("openai_chat"));
         assert_eq!(name("POST", "/openai/deployments/d/chat/completions"), Ok("openai_chat"));
         assert_eq!(name("POST", "/v1/completions"), Ok("openai_completions"));
+        assert_eq!(name("POST", "/completions"), Ok("openai_completions"));
+        assert_eq!(name("POST", "/completion"), Ok("llamacpp"));
+        assert_eq!(name("POST", "/openai/deployments/d/embeddings"), Ok("openai_embeddings"));
+        assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
+        assert_eq!(name("POST", "/v1/messages/count_tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1/threads/t/messages"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/v1/mychat/completionsx"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/models"), Err(Unobserved::NotGeneration));

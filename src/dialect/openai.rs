@@ -115,6 +115,7 @@ fn read_usage(json: &str) -> Option<Usage> {
     let prompt = body.prompt_tokens_details.unwrap_or_default();
     let usage = Usage {
         input: body.prompt_tokens.0,
+        input_uncached: None,
         cache_read: prompt.cached_tokens.or(body.prompt_cache_hit_tokens),
         cache_write: prompt.cache_write_tokens.or(prompt.created_cache_tokens),
         output: body.completion_tokens.0,
@@ -132,7 +133,7 @@ struct Timings {
     predicted_n: Number,
 }
 
-fn read_timings(json: &str) -> Option<Usage> {
+pub(super) fn read_timings(json: &str) -> Option<Usage> {
     let timings: Timings = serde_json::from_str::<Option<Timings>>(json).ok()??;
     Some(Usage {
         input: timings.prompt_n.0.map(|read| read.saturating_add(timings.cache_n.0.unwrap_or(0))),
@@ -143,7 +144,7 @@ fn read_timings(json: &str) -> Option<Usage> {
 }
 
 /// The class of an error: the API's own word for it.
-fn error_class(json: &str) -> String {
+pub(super) fn error_class(json: &str) -> String {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ErrorBody<'a> {

@@ -38,6 +38,9 @@ impl Count {
 pub struct Usage {
     /// Input tokens, cached ones included.
     pub input: Option<u64>,
+    /// Of those, neither read from nor written to a prompt cache. Told where an API reports cached input apart:
+    /// `input` is then made of the three.
+    pub input_uncached: Option<u64>,
     /// Of those, read from a prompt cache.
     pub cache_read: Option<u64>,
     /// Of those, written to a prompt cache.
@@ -52,10 +55,15 @@ impl Usage {
     /// Takes every field that `later` has: within one answer the last report of a number wins, and reports
     /// are never added up.
     pub fn update(&mut self, later: Usage) {
-        let Usage { input, cache_read, cache_write, output, reasoning } = later;
+        let Usage { input, input_uncached, cache_read, cache_write, output, reasoning } = later;
         self.input = input.or(self.input);
         self.cache_read = cache_read.or(self.cache_read);
         self.cache_write = cache_write.or(self.cache_write);
+        self.input_uncached = input_uncached.or(self.input_uncached);
+        if let Some(apart) = self.input_uncached {
+            let cached = [self.cache_read, self.cache_write].into_iter().flatten();
+            self.input = Some(cached.fold(apart, u64::saturating_add));
+        }
         self.output = output.or(self.output);
         self.reasoning = reasoning.or(self.reasoning);
     }
@@ -64,6 +72,17 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cached_input_that_is_reported_apart_is_added_whichever_report_had_it() {
+        let mut usage = Usage::default();
+        usage.update(Usage { input_uncached: Some(5), cache_read: Some(25), ..Usage::default() });
+        assert_eq!(usage.input, Some(30));
+        usage.update(Usage { input_uncached: Some(6), output: Some(16), ..Usage::default() });
+        assert_eq!(usage.input, Some(31), "a report that leaves the cache out takes nothing back");
+        usage.update(Usage { cache_read: Some(0), cache_write: Some(25), ..Usage::default() });
+        assert_eq!(usage.input, Some(31));
+    }
 
     #[test]
     fn the_last_report_of_each_field_wins_and_nothing_is_added_up() {

@@ -221,11 +221,19 @@ impl Observer {
             }
             _ => {}
         }
-        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.clamp(1, CHOICES));
-        let wanted = self.present.count().max(asked);
-        self.seen.choices = wanted;
-        self.seen.closure.finished = self.seen.streamed && self.ended.count() >= wanted;
+        self.seen.choices = self.choices();
+        self.seen.closure.finished = self.seen.streamed && self.all_ended();
         self.seen
+    }
+
+    /// Choices that were asked for, or seen if there were more.
+    fn choices(&self) -> u32 {
+        let asked = self.seen.request.as_ref().map_or(1, |facts| facts.choices.clamp(1, CHOICES));
+        self.present.count().max(asked)
+    }
+
+    fn all_ended(&self) -> bool {
+        self.ended.count() >= self.choices()
     }
 
     fn framed(&mut self, framed: &Framed<'_>, at: Moment) -> Seen {
@@ -293,6 +301,7 @@ impl Observer {
                 self.seen.error_class.get_or_insert_with(|| error_class(class));
             }
             Signal::Done => self.seen.closure.terminal = true,
+            Signal::ChoiceDone => self.seen.closure.terminal |= self.all_ended(),
             Signal::Undecodable => self.seen.undecodable += 1,
         }
         Tokens::default()

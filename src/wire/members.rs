@@ -46,7 +46,7 @@ impl Members {
         Self { wanted: Some(wanted), ..Self::default() }
     }
 
-    /// Whether the body was one whole JSON object.
+    /// Whether the body was one whole JSON object or array.
     pub fn is_complete(&self) -> bool {
         self.complete
     }

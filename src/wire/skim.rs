@@ -1,4 +1,4 @@
-//! Skims a JSON body as it passes: of a top-level object, small members that were asked for are kept, big
+//! Skims a JSON body as it passes: of an object, or an array of them, small members that were asked for are kept, big
 //! ones are only measured, everything else is passed over. A 2 MB prompt or a 5 MB embedding is never held.
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
@@ -71,9 +71,9 @@ enum State {
     },
     /// In a number, `true`, `false` or `null`.
     InWord,
-    /// The top-level object has ended.
+    /// The body's object or array has ended.
     Ended,
-    /// This is no JSON object.
+    /// This is neither a JSON object nor an array.
     Broken,
 }
 
@@ -206,7 +206,7 @@ impl Skim {
         if byte == b']' && self.state == State::FirstElement {
             return self.container_ends(byte);
         }
-        if self.depth == 0 && byte != b'{' {
+        if self.depth == 0 && !matches!(byte, b'{' | b'[') {
             self.state = State::Broken;
             return;
         }
@@ -484,6 +484,15 @@ mod tests {
     }
 
     #[test]
+    fn members_of_an_array_at_the_top_are_kept() {
+        let mut skim = Skim::new(Wanted { keep: &["n", "*.n"], measure: &[] });
+        skim.push(br#"[{"n":1,"x":{"n":5}},[{"n":6}],{"n":2}]"#);
+        let got = skim.finish();
+        assert_eq!(got.each("*.n").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert!(got.is_complete() && !got.has("n"));
+    }
+
+    #[test]
     fn a_null_is_there_but_is_no_value() {
         let got = members(r#"{"usage":null,"model":null}"#);
         assert!(!got.has("usage"));
@@ -519,7 +528,8 @@ mod tests {
             r#"{"a":1"#,
             r#"{"a":"#,
             r#"{"a":"x}"#,
-            "[]",
+            "1",
+            "[1}",
             "{} x",
             r#"{"a" 1}"#,
             "{,}",
@@ -529,7 +539,8 @@ mod tests {
         ] {
             assert!(!members(body).is_complete(), "{body}");
         }
-        for body in ["{}", r#"{"a":[]}"#, r#"{"a":[{},[],"",0,-1.5e3,true,null]} "#] {
+        for body in ["{}", "[]", r#" [{"a":1}, 2]"#, r#"{"a":[]}"#, r#"{"a":[{},[],"",0,-1.5e3,true,null]} "#]
+        {
             assert!(members(body).is_complete(), "{body}");
         }
     }
@@ -567,7 +578,7 @@ mod tests {
         proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }, |(value in tree)| {
             let text = value.to_string();
             let got = skim(text.as_bytes().chunks(3));
-            prop_assert_eq!(got.is_complete(), value.is_object());
+            prop_assert_eq!(got.is_complete(), value.is_object() || value.is_array());
             if let Some(model) = value.get("model") {
                 prop_assert_eq!(got.get::<serde_json::Value>("model"), Some(model.clone()).filter(|v| !v.is_null()));
             }

@@ -151,7 +151,10 @@ fn nothing_names_this_machine_or_how_it_was_made() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && !skipped.contains(&name.as_str()) {
+            if skipped.contains(&name.as_str()) {
+                continue; // `.git` is a file in a second working tree
+            }
+            if path.is_dir() {
                 folders.push(path);
             } else if path.is_file()
                 && name != "tidy.rs"

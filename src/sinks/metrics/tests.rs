@@ -151,6 +151,7 @@ fn stream() -> Exchange {
         output: Some(Count::reported(21)),
         usage: Usage {
             input: Some(30),
+            input_uncached: None,
             output: Some(21),
             cache_read: Some(16),
             cache_write: Some(0),

@@ -1,0 +1,286 @@
+//! Anthropic messages: `POST …/v1/messages`, also as vLLM, llama.cpp, SGLang and LiteLLM speak it.
+//!
+//! Format: <https://docs.anthropic.com/en/api/messages-streaming> and what real servers were seen to send.
+//! `[DONE]`, which some servers add, is no mark here: it comes after broken answers too.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lenient::{Fragment, Number, Word};
+use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::{Event, Members, Wanted};
+
+/// The API.
+#[derive(Debug)]
+pub(super) struct AnthropicMessages;
+
+impl Dialect for AnthropicMessages {
+    fn id(&self) -> DialectId {
+        DialectId("anthropic_messages")
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        method == "POST" && path.ends_with("/v1/messages")
+    }
+
+    fn request_members(&self) -> Wanted {
+        Wanted { keep: &["model", "stream"], measure: &["messages", "system", "tools"] }
+    }
+
+    fn request(&self, members: &Members) -> RequestFacts {
+        let text = |path| members.measure(path).text_bytes;
+        openai::request(members, 1, text("messages") + text("system") + members.measure("tools").bytes)
+    }
+
+    fn body_members(&self) -> Wanted {
+        Wanted { keep: &["model", "id", "type", "stop_reason", "usage", "error"], measure: &[] }
+    }
+
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+        let word = |path| members.text(path).filter(|word| !word.is_empty());
+        if let Some(model) = word("model") {
+            emit(Signal::Model(&model));
+        }
+        if let Some(id) = word("id") {
+            emit(Signal::UpstreamId(&id));
+        }
+        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
+        if let Some(usage) = json("usage").and_then(read_usage) {
+            emit(Signal::Usage(usage));
+        }
+        if let Some(reason) = word("stop_reason") {
+            emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
+        }
+        if let Some(error) = json("error").filter(|error| *error != "null") {
+            emit(Signal::Failed(&openai::error_class(error)));
+        } else if word("type").as_deref() == Some("error") {
+            emit(Signal::Failed("error"));
+        }
+        if members.is_complete() {
+            emit(Signal::Done);
+        }
+    }
+
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+        if event.data == b"[DONE]" {
+            return;
+        }
+        let is_error = event.name == Some("error");
+        let text = std::str::from_utf8(event.data).ok();
+        let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) else {
+            return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
+        };
+        envelope.tell(event.name, emit);
+    }
+
+    fn error_body(&self, error: &OwnError<'_>) -> String {
+        let OwnError { status, message, request_id } = *error;
+        let kind = error_type(status);
+        serde_json::json!({
+            "type": "error",
+            "error": {"type": kind, "message": message},
+            "request_id": request_id,
+        })
+        .to_string()
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content_block: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl Envelope<'_> {
+    fn tell(&self, name: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
+        let kind = self.kind.as_str().or(name).unwrap_or_default();
+        if let Some(error) = self.error {
+            return emit(Signal::Failed(&openai::error_class(error.get())));
+        }
+        match kind {
+            "message_start" => read::<Message<'_>>(self.message).tell(emit),
+            "content_block_start" => read::<Block<'_>>(self.content_block).tell(emit),
+            "content_block_delta" => read::<Delta<'_>>(self.delta).tell(emit),
+            "message_delta" => {
+                if let Some(usage) = self.usage.and_then(|usage| read_usage(usage.get())) {
+                    emit(Signal::Usage(usage));
+                }
+                if let Some(word) = read::<MessageDelta<'_>>(self.delta).stop_reason.as_str() {
+                    emit(Signal::Finish { choice: 0, reason: finish_reason(word) });
+                }
+            }
+            "message_stop" => emit(Signal::Done),
+            "error" => emit(Signal::Failed("error")),
+            _ => {}
+        }
+    }
+}
+
+/// A member of an event; all of it absent where it is not there or has another form.
+fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
+    json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+impl Message<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(model) = self.model.as_str() {
+            emit(Signal::Model(model));
+        }
+        if let Some(id) = self.id.as_str() {
+            emit(Signal::UpstreamId(id));
+        }
+        if let Some(usage) = self.usage.and_then(|usage| read_usage(usage.get())) {
+            // What it says of output stands there before there is any: no report.
+            emit(Signal::Usage(Usage { output: None, ..usage }));
+        }
+    }
+}
+
+/// A content block as it begins: mostly empty, but the name of a tool is there and nowhere else.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    /// Thoughts that are not shown come in one piece.
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+}
+
+impl Block<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        // Results of tools that the server runs itself are blocks too, and none of the model's tokens.
+        match self.kind.as_str() {
+            Some("text") => tell(self.text, DeltaKind::Content, emit),
+            Some("thinking") => tell(self.thinking, DeltaKind::Reasoning, emit),
+            Some("redacted_thinking") => tell(self.data, DeltaKind::Reasoning, emit),
+            Some("tool_use" | "server_tool_use" | "mcp_tool_use") => {
+                tell(self.name, DeltaKind::ToolCall, emit);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    signature: Option<&'a RawValue>,
+    #[serde(borrow)]
+    partial_json: Option<&'a RawValue>,
+}
+
+impl Delta<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        tell(self.thinking, DeltaKind::Reasoning, emit);
+        tell(self.signature, DeltaKind::Reasoning, emit);
+        tell(self.text, DeltaKind::Content, emit);
+        tell(self.partial_json, DeltaKind::ToolCall, emit);
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct MessageDelta<'a> {
+    #[serde(borrow)]
+    stop_reason: Word<'a>,
+}
+
+fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
+    if let Some(text) = json.and_then(Fragment::of) {
+        emit(Signal::Delta { choice: 0, text, tokens: None, kind });
+    }
+}
+
+/// Cached input is reported apart from the rest.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UsageBody {
+    input_tokens: Number,
+    cache_read_input_tokens: Number,
+    cache_creation_input_tokens: Number,
+    output_tokens: Number,
+}
+
+fn read_usage(json: &str) -> Option<Usage> {
+    let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
+    Some(Usage {
+        input_uncached: body.input_tokens.0,
+        cache_read: body.cache_read_input_tokens.0,
+        cache_write: body.cache_creation_input_tokens.0,
+        output: body.output_tokens.0,
+        ..Usage::default()
+    })
+}
+
+fn finish_reason(word: &str) -> FinishReason {
+    match word {
+        "end_turn" | "stop_sequence" => FinishReason::Stop,
+        "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
+        "tool_use" => FinishReason::ToolCalls,
+        "refusal" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    }
+}
+
+/// Anthropic's word for the kind of error that a status is.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        400 => "invalid_request_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_errors_have_anthropics_shape() {
+        let error = OwnError { status: 504, message: "too \"late\"", request_id: "r-1" };
+        let body: serde_json::Value = serde_json::from_str(&AnthropicMessages.error_body(&error)).unwrap();
+        let want = serde_json::json!({
+            "type": "error",
+            "error": {"type": "timeout_error", "message": "too \"late\""},
+            "request_id": "r-1",
+        });
+        assert_eq!(body, want);
+    }
+}

@@ -1,0 +1,107 @@
+//! OpenAI embeddings: `POST …/embeddings`, also as vLLM, SGLang, llama.cpp, Voyage and Mistral speak it. There
+//! is input and no output. The embeddings themselves, megabytes of them, are passed over.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::lenient::Number;
+use super::{Dialect, RequestFacts, Signal, openai};
+use crate::exchange::{DialectId, Usage};
+use crate::wire::{Event, Members, Wanted};
+
+/// The API.
+#[derive(Debug)]
+pub(super) struct OpenaiEmbeddings;
+
+const BYTES_A_TOKEN: u64 = 4; // an input given as token ids is measured as if it were text
+
+impl Dialect for OpenaiEmbeddings {
+    fn id(&self) -> DialectId {
+        DialectId("openai_embeddings")
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        method == "POST" && path.ends_with("/embeddings")
+    }
+
+    fn request_members(&self) -> Wanted {
+        // vLLM takes `messages` in place of `input` for models that embed images.
+        Wanted { keep: &["model"], measure: &["input", "messages"] }
+    }
+
+    fn request(&self, members: &Members) -> RequestFacts {
+        let input = members.measure("input");
+        let text = input.text_bytes + input.numbers * BYTES_A_TOKEN + members.measure("messages").text_bytes;
+        RequestFacts { stream: false, ..openai::request(members, 1, text) }
+    }
+
+    fn body_members(&self) -> Wanted {
+        Wanted { keep: openai::BODY_MEMBERS, measure: &[] }
+    }
+
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+        openai::tell_body(members, &mut |signal| tell_input_only(signal, emit));
+        if let Some(usage) = members.each("usage").last().and_then(read_usage) {
+            emit(Signal::Usage(usage));
+        }
+    }
+
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+        let no_choice = |_: IgnoredAny, _: &mut dyn FnMut(Signal<'_>)| {};
+        openai::event(event, &mut |signal| tell_input_only(signal, emit), no_choice);
+    }
+}
+
+/// Some servers report 0 output tokens where there is no output to report on.
+fn tell_input_only(signal: Signal<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+    emit(match signal {
+        Signal::Usage(usage) => Signal::Usage(Usage { output: None, reasoning: None, ..usage }),
+        other => other,
+    });
+}
+
+/// Voyage reports a total only; it is the input, as there is nothing else.
+fn read_usage(json: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Total {
+        prompt_tokens: Number,
+        total_tokens: Number,
+    }
+    let text = std::str::from_utf8(json).ok()?;
+    let body: Total = serde_json::from_str::<Option<Total>>(text).ok()??;
+    Some(Usage { input: body.prompt_tokens.or(body.total_tokens), ..Usage::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Skim;
+
+    #[test]
+    fn megabytes_of_embeddings_are_passed_over_and_the_usage_behind_them_read() {
+        let mut skim = Skim::new(OpenaiEmbeddings.body_members());
+        skim.push(br#"{"object":"list","model":"m","data":["#);
+        let embedding = format!(r#"{{"index":0,"embedding":[{}0.5]}},"#, "-0.01234567,".repeat(4096));
+        for _ in 0..100 {
+            embedding.as_bytes().chunks(16 << 10).for_each(|chunk| skim.push(chunk));
+        }
+        skim.push(br#"{"index":100,"embedding":"AAAA"}],"usage":{"prompt_tokens":800,"total_tokens":800}}"#);
+        let members = skim.finish();
+        let kept: usize = OpenaiEmbeddings
+            .body_members()
+            .keep
+            .iter()
+            .flat_map(|path| members.each(path))
+            .map(<[u8]>::len)
+            .sum();
+        assert!(kept < 100, "{kept} bytes kept");
+        let mut usage = None;
+        OpenaiEmbeddings.body(&members, &mut |signal| {
+            if let Signal::Usage(told) = signal {
+                usage = Some(told);
+            }
+        });
+        assert_eq!(usage, Some(Usage { input: Some(800), ..Usage::default() }));
+    }
+}
