@@ -2,6 +2,8 @@
 //! dialects. Says *when*; never how many tokens were not reported, what they cost or where numbers go.
 //! No I/O, no clock, no log; nothing here can fail.
 
+mod trace;
+
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -9,6 +11,8 @@ use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
 use crate::exchange::outcome::Closure;
 use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
 use crate::wire::{Event, Framed, Skim, Sse};
+
+pub use trace::{Step, Trace};
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,6 +100,8 @@ pub struct Observer {
     seen: Observation,
     ended: Choices,
     present: Choices,
+    /// Told of every step, where somebody wants an explanation.
+    trace: Option<Box<dyn Trace>>,
 }
 
 /// How the answer's body is read.
@@ -130,6 +136,19 @@ impl Observer {
             seen: Observation { clocks, unobserved, ..Observation::default() },
             ended: Choices::default(),
             present: Choices::default(),
+            trace: None,
+        }
+    }
+
+    /// The same, with somebody who is told of every step.
+    #[must_use]
+    pub fn traced(self, trace: Box<dyn Trace>) -> Self {
+        Self { trace: Some(trace), ..self }
+    }
+
+    fn tell(&mut self, step: Step<'_>, at: Moment) {
+        if let Some(trace) = &mut self.trace {
+            trace.step(step, at, &self.seen.clocks);
         }
     }
 
@@ -145,6 +164,10 @@ impl Observer {
     pub fn request_end(&mut self, at: Moment) -> Option<&RequestFacts> {
         self.seen.clocks.sent.get_or_insert(at);
         self.read_request();
+        if let Some(trace) = &mut self.trace {
+            let step = Step::Sent { bytes: self.seen.bytes_in, facts: self.seen.request.as_ref() };
+            trace.step(step, at, &self.seen.clocks);
+        }
         self.seen.request.as_ref()
     }
 
@@ -194,6 +217,7 @@ impl Observer {
         let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
         self.seen.streamed = is_stream && !head.bodiless;
         self.answer = self.reader(head, media_type, is_stream);
+        self.tell(Step::Head(head), at);
     }
 
     fn reader(&mut self, head: &Head<'_>, media_type: &str, is_stream: bool) -> Answer {
@@ -230,7 +254,7 @@ impl Observer {
         {
             self.answer = self.guess(*first);
         }
-        match std::mem::replace(&mut self.answer, Answer::Opaque) {
+        let seen = match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {
                 let mut seen = Seen::default();
                 sse.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
@@ -246,7 +270,9 @@ impl Observer {
                 self.answer = other;
                 Seen::default()
             }
-        }
+        };
+        self.tell(Step::Chunk { bytes: bytes.len(), streamed: self.seen.streamed }, at);
+        seen
     }
 
     /// What a 2xx body of no declared type is, by its first byte that is no white space.
@@ -277,9 +303,11 @@ impl Observer {
             Answer::Whole(skim) => {
                 let members = skim.finish();
                 if let Some(dialect) = self.dialect {
+                    self.tell(Step::Body, at);
                     dialect.body(&members, &mut |signal| {
                         self.take(&signal);
                     });
+                    self.tell(Step::Read, at);
                 }
             }
             _ => {}
@@ -295,9 +323,15 @@ impl Observer {
         match framed {
             Framed::TooLarge => {
                 self.seen.too_large += 1;
+                self.tell(Step::TooLarge, at);
                 Seen::default()
             }
-            Framed::Event(event) => self.event(event, at),
+            Framed::Event(event) => {
+                self.tell(Step::Event(event), at);
+                let seen = self.event(event, at);
+                self.tell(Step::Read, at);
+                seen
+            }
         }
     }
 
@@ -329,6 +363,9 @@ impl Observer {
 
     /// Takes what a dialect says; gives what it means for the clocks of tokens.
     fn take(&mut self, signal: &Signal<'_>) -> Tokens {
+        if let Some(trace) = &mut self.trace {
+            trace.says(signal);
+        }
         match *signal {
             Signal::Delta { choice, tokens, kind, .. } => {
                 self.present.insert(choice);
@@ -422,7 +459,7 @@ fn bounded(text: &str, limit: usize) -> Name {
 }
 
 /// A class as it may stand in a log: a word, never a sentence.
-fn error_class(class: &str) -> Name {
+pub(crate) fn error_class(class: &str) -> Name {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let fits = class.len() <= CLASS_LIMIT && !class.is_empty() && class.chars().all(is_word);
     Name::from(if fits { class } else { "other" })

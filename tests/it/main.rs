@@ -15,6 +15,8 @@ mod demo;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod harness;
