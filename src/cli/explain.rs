@@ -1,5 +1,4 @@
 //! `streamgauge explain`: one exchange as a timeline.
-#![expect(clippy::print_stdout, reason = "a command answers its user")]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -55,16 +54,15 @@ EXAMPLES:
   streamgauge explain recordings/chat_stream.request.http
   streamgauge explain --url http://127.0.0.1:8000/v1/chat/completions \\
     -d '{\"model\": \"sim\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
-  streamgauge explain --url http://127.0.0.1:8080/v1/completions -H 'x-tenant-id: me' -d @body.json --show-text
+  streamgauge explain --url http://127.0.0.1:8080/v1/completions -H 'x-tenant-id: me' -d @body.json
 
-Times are milliseconds since the request began. With --url they are taken where the command runs; the
-request goes over a connection of its own, which is there before its clock starts. Ctrl-C leaves as a client
-would, and the timeline says what that means.";
+Times are milliseconds since the request began. With --url they are taken where the command runs;
+the request goes over a connection of its own, which is there before its clock starts. Ctrl-C leaves
+as a client would, and the timeline says what that means.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(path) = &args.path {
-        print!("{}", replay::explain(&Recorded::one(path)?.read()?, args.show_text));
-        return Ok(());
+        return show(&replay::explain(&Recorded::one(path)?.read()?, args.show_text));
     }
     let Some(url) = args.url.clone() else { bail!("there is neither a file nor a --url") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,8 +1,7 @@
 //! `streamgauge replay`: recorded exchanges through the observer, without a network.
-#![expect(clippy::print_stdout, reason = "a command answers its user")]
 #![expect(clippy::print_stderr, reason = "progress is for the terminal")]
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -27,9 +26,10 @@ EXAMPLES:
   streamgauge replay tests/golden/openai_chat/vllm_n_2   one case
   streamgauge replay recordings/chat_stream.request.http > exchange.json
 
-A case is a folder with request.http and response.http (tests/golden/README.md has the format), and the
-exchange.json that it should yield. A recording is NAME.request.http, NAME.response.http (the bytes on the
-wire) and NAME.timing.jsonl. One without exchange.json is printed as its exchange, in JSON.
+A case is a folder with request.http and response.http (tests/golden/README.md has the format), and
+the exchange.json that it should yield. A recording is NAME.request.http, NAME.response.http (the
+bytes on the wire) and NAME.timing.jsonl. One without exchange.json is printed as its exchange, in
+JSON.
 
 Exit code 1 where any case differs from its exchange.json.";
 
@@ -52,6 +52,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if let [one] = recorded.as_slice() {
         return alone(one);
     }
+    let mut out = stdout().lock();
     let (mut same, mut differ, mut unjudged) = (0, 0, 0);
     for (n, one) in recorded.iter().enumerate() {
         progress(n, recorded.len());
@@ -59,25 +60,25 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         match judge(one) {
             Ok(Result::Same) => {
                 same += 1;
-                println!("ok       {name}");
+                writeln!(out, "ok       {name}")?;
             }
             Ok(Result::Differs(difference)) => {
                 differ += 1;
-                print!("differs  {name}\n{difference}");
+                write!(out, "differs  {name}\n{difference}")?;
             }
             Ok(Result::Seen(exchange)) => {
                 unjudged += 1;
-                println!("seen     {name}: {}", in_short(&exchange));
+                writeln!(out, "seen     {name}: {}", in_short(&exchange))?;
             }
             Err(error) => {
                 differ += 1;
-                println!("broken   {name}: {error:#}");
+                writeln!(out, "broken   {name}: {error:#}")?;
             }
         }
     }
     progress(recorded.len(), recorded.len());
     let seen = if unjudged > 0 { format!(", {unjudged} without exchange.json") } else { String::new() };
-    println!("\n{} exchanges: {same} ok, {differ} differ{seen}", recorded.len());
+    writeln!(out, "\n{} exchanges: {same} ok, {differ} differ{seen}", recorded.len())?;
     if differ > 0 {
         bail!("{differ} of {} exchanges differ (- expected, + seen)", recorded.len());
     }
@@ -86,11 +87,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn alone(one: &Recorded) -> anyhow::Result<()> {
     let name = one.path();
+    let mut out = stdout().lock();
     match judge(one)? {
-        Result::Same => println!("ok       {}", name.display()),
-        Result::Seen(exchange) => println!("{exchange:#}"),
+        Result::Same => writeln!(out, "ok       {}", name.display())?,
+        Result::Seen(exchange) => writeln!(out, "{exchange:#}")?,
         Result::Differs(difference) => {
-            print!("differs  {}\n{difference}", name.display());
+            write!(out, "differs  {}\n{difference}", name.display())?;
             bail!("{} differs (- expected, + seen)", file_name(name));
         }
     }
@@ -129,7 +131,7 @@ fn in_short(exchange: &Value) -> String {
 
 /// Shows how far a long run is, on a terminal that shows nothing else.
 fn progress(done: usize, of: usize) {
-    if of < MANY || !stderr().is_terminal() || std::io::stdout().is_terminal() {
+    if of < MANY || !stderr().is_terminal() || stdout().is_terminal() {
         return;
     }
     if done == of {

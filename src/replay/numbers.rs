@@ -160,6 +160,7 @@ impl Facts<'_> {
         if timing.ttfb.is_none() {
             let why = match (self.exchange.unobserved, self.seen.streamed) {
                 (Some(why), _) => format!("not observed: {}", why.label()),
+                _ if self.seen.clocks.head.is_none() => "no answer came".to_owned(),
                 (None, false) => "the answer was no stream: it has a duration and tokens only".to_owned(),
                 (None, true) => "measured of accepted streams that bring bytes only".to_owned(),
             };
