@@ -20,7 +20,7 @@
 //! # Reading order
 //!
 //! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`sinks`], [`admin`],
-//! [`app`]; beside them [`config`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//! [`app`]; beside them [`config`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
 //!
 //! # Glossary
 //!
@@ -45,6 +45,7 @@ pub mod live;
 pub mod observe;
 pub mod pipeline;
 pub mod proxy;
+pub mod replay;
 pub mod sim;
 pub mod sinks;
 pub mod vitals;

@@ -2,6 +2,9 @@
 
 mod check;
 mod demo;
+mod explain;
+mod recorded;
+mod replay;
 mod run;
 mod simulate;
 
@@ -39,6 +42,8 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Simulate(simulate::Args),
+    Explain(explain::Args),
+    Replay(replay::Args),
 }
 
 /// Reads the arguments and does what they say.
@@ -60,6 +65,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Explain(args) => explain::run(args),
+        Command::Replay(args) => replay::run(&args),
     }
 }
 

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no log; nothing here can fail.
 
 mod reader;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use crate::exchange::outcome::Closure;
 use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
 use crate::wire::{Budget, Decoder, Event, Framed, Skim, Stop};
 use reader::Answer;
+
+pub use trace::{Step, Trace};
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,6 +108,8 @@ pub struct Observer {
     seen: Observation,
     ended: Choices,
     present: Choices,
+    /// Told of every step, where somebody wants an explanation.
+    trace: Option<Box<dyn Trace>>,
 }
 
 impl std::fmt::Debug for dyn Dialect {
@@ -128,6 +133,19 @@ impl Observer {
             seen: Observation { clocks, unobserved, ..Observation::default() },
             ended: Choices::default(),
             present: Choices::default(),
+            trace: None,
+        }
+    }
+
+    /// The same, with somebody who is told of every step.
+    #[must_use]
+    pub fn traced(self, trace: Box<dyn Trace>) -> Self {
+        Self { trace: Some(trace), ..self }
+    }
+
+    pub(super) fn tell(&mut self, step: Step<'_>, at: Moment) {
+        if let Some(trace) = &mut self.trace {
+            trace.step(step, at, &self.seen.clocks);
         }
     }
 
@@ -150,6 +168,10 @@ impl Observer {
     pub fn request_end(&mut self, at: Moment) -> Option<&RequestFacts> {
         self.seen.clocks.sent.get_or_insert(at);
         self.read_request();
+        if let Some(trace) = &mut self.trace {
+            let step = Step::Sent { bytes: self.seen.bytes_in, facts: self.seen.request.as_ref() };
+            trace.step(step, at, &self.seen.clocks);
+        }
         self.seen.request.as_ref()
     }
 
@@ -199,6 +221,7 @@ impl Observer {
         let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
         self.seen.streamed = is_stream && !head.bodiless;
         self.answer = self.reader(head, media_type, is_stream);
+        self.tell(Step::Head(head), at);
     }
 
     /// The exchange has ended.
@@ -214,9 +237,11 @@ impl Observer {
             Answer::Whole(skim) => {
                 let members = skim.finish();
                 if let Some(dialect) = self.dialect {
+                    self.tell(Step::Body, at);
                     dialect.body(&members, &mut |signal| {
                         self.take(&signal);
                     });
+                    self.tell(Step::Read, at);
                 }
             }
             _ => {}
@@ -240,9 +265,15 @@ impl Observer {
         match framed {
             Framed::TooLarge => {
                 self.seen.too_large += 1;
+                self.tell(Step::TooLarge, at);
                 Seen::default()
             }
-            Framed::Event(event) => self.event(event, at),
+            Framed::Event(event) => {
+                self.tell(Step::Event(event), at);
+                let seen = self.event(event, at);
+                self.tell(Step::Read, at);
+                seen
+            }
         }
     }
 
@@ -274,6 +305,9 @@ impl Observer {
 
     /// Takes what a dialect says; gives what it means for the clocks of tokens.
     fn take(&mut self, signal: &Signal<'_>) -> Tokens {
+        if let Some(trace) = &mut self.trace {
+            trace.says(signal);
+        }
         match *signal {
             Signal::Delta { choice, tokens, kind, .. } => {
                 self.present.insert(choice);
@@ -368,7 +402,7 @@ fn bounded(text: &str, limit: usize) -> Name {
 }
 
 /// A class as it may stand in a log: a word, never a sentence.
-fn error_class(class: &str) -> Name {
+pub(crate) fn error_class(class: &str) -> Name {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let fits = class.len() <= CLASS_LIMIT && !class.is_empty() && class.chars().all(is_word);
     Name::from(if fits { class } else { "other" })

@@ -1,7 +1,7 @@
 //! How an answer's body is read: taken out of its content encoding, then cut by its framing. What it means is
 //! the dialect's to say, and when, its parent's.
 
-use super::{Head, Observer, Seen};
+use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
 use crate::wire::{Decoder, Encoding, Skim, Sse, Stop};
@@ -62,6 +62,13 @@ impl Observer {
             return Seen::default();
         }
         self.seen.clocks.first_byte.get_or_insert(at);
+        let seen = self.decode(bytes, at);
+        self.tell(Step::Chunk { bytes: bytes.len(), streamed: self.seen.streamed }, at);
+        seen
+    }
+
+    /// Takes the encoding off and reads what is under it.
+    fn decode(&mut self, bytes: &[u8], at: Moment) -> Seen {
         let Some(mut decoder) = self.decoder.take() else { return self.read(bytes, at) };
         let mut seen = Seen::default();
         match decoder.push(bytes, &mut |plain| seen.add(self.read(plain, at))) {

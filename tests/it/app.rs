@@ -13,7 +13,7 @@ use streamgauge::app::{App, Runtimes, Shell};
 use streamgauge::clock::Clock;
 use streamgauge::config::Config;
 use streamgauge::sim::{Profile, Settings, Sim};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -183,6 +183,10 @@ async fn a_drain_lets_a_stream_end_and_waits_for_one_more_scrape() {
     let (data, admin) = (app.data, app.admin);
     let streaming = tokio::spawn(async move { chat(data, &[]).await });
     let (mut server, _) = upstream.accept().await.unwrap();
+    let mut request = [0; 4096];
+    while !request.windows(2).any(|two| two == b"}]") {
+        assert!(server.read(&mut request).await.unwrap() > 0);
+    }
     server.write_all(STREAM_HEAD.as_bytes()).await.unwrap();
     server.write_all(chunk(&token("a")).as_bytes()).await.unwrap();
     let stopping = tokio::spawn(app.stop());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::case::{Case, Ending, Headers, Response};
+use super::case::{self, Case, Ending, Headers, Response};
 use super::harness::{ONE_UPSTREAM, Sidecar, Wire};
 
 fn folders(of: &Path) -> Vec<PathBuf> {
@@ -24,7 +24,7 @@ fn every_case_passes_unchanged() {
     let mut checked = 0;
     for dialect in folders(&root) {
         for folder in folders(&dialect) {
-            let case = Case::read(&folder).unwrap();
+            let case = case::read(&folder).unwrap();
             let want: Value =
                 serde_json::from_slice(&std::fs::read(folder.join("exchange.json")).unwrap()).unwrap();
             let runtime =

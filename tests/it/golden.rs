@@ -1,22 +1,17 @@
 //! Every case of `tests/golden` yields the exchange that stands beside it, however its bytes are cut.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
-use streamgauge::account::model::Models;
-use streamgauge::account::settle::{Finished, settle};
-use streamgauge::clock::Moment;
-use streamgauge::dialect::{self, DIALECTS};
-use streamgauge::exchange::{self, DialectId, Name};
-use streamgauge::live::Origin;
-use streamgauge::observe::{Head, Observation, Observer};
+use streamgauge::dialect::DIALECTS;
+use streamgauge::exchange::DialectId;
+use streamgauge::observe::Observation;
+use streamgauge::replay::{self, Pieces, difference::difference};
 use streamgauge::sinks::request_log::Line;
 
-use crate::case::{Case, Ending, Response};
+use crate::case::{self, Case, Ending, Response};
 use crate::encode::{ENCODINGS, encode};
 
 const EVERY_SPLIT: usize = 8 << 10; // bytes of a body that is split at every place; a longer one at random ones
@@ -61,8 +56,8 @@ fn every_dialect_has_cases_and_every_case_its_files() {
 /// Runs a case in every cut; the error tells all that is wrong with it.
 fn check(folder: &Path) -> Result<(), String> {
     let told = |error: String| format!("{}: {error}\n", name(folder));
-    let case = Case::read(folder).map_err(told)?;
-    let seen = observe(&case, case.pieces());
+    let case = case::read(folder).map_err(told)?;
+    let seen = observe(&case, &Pieces::of(&case));
     different_when_cut(&case, &seen).map_err(told)?;
     different_when_encoded(&case, &seen).map_err(told)?;
     let line = line(&case, seen);
@@ -78,20 +73,23 @@ fn check(folder: &Path) -> Result<(), String> {
     about
         .filter(|about| !about.is_empty())
         .ok_or_else(|| told("exchange.json says nothing under \"about\"".to_owned()))?;
-    let diff = difference(&members(expected.as_ref()), &members(Some(&got)));
-    if diff.is_empty() { Ok(()) } else { Err(told(format!("(- expected, + seen)\n{diff}"))) }
+    let diff = difference(&expected.unwrap_or_default(), &got);
+    if diff.is_empty() {
+        return Ok(());
+    }
+    Err(told(format!("(- expected, + seen)\n{diff}\n{}", replay::explain(&case, true))))
 }
 
 /// Runs a case with its bytes cut in other ways; whatever is seen must be the same, times included.
 fn different_when_cut(case: &Case, seen: &Observation) -> Result<(), String> {
     let differs = |how: String, pieces: Pieces<'_>| {
-        let again = observe(case, pieces);
+        let again = observe(case, &pieces);
         if again == *seen {
             return Ok(());
         }
         Err(format!("{how}: not what whole chunks yield\n- {seen:?}\n+ {again:?}"))
     };
-    let whole = case.pieces();
+    let whole = Pieces::of(case);
     differs(
         "bytewise".to_owned(),
         Pieces { request: bytewise(&whole.request), response: bytewise(&whole.response) },
@@ -118,7 +116,7 @@ fn different_when_encoded(case: &Case, seen: &Observation) -> Result<(), String>
     else {
         return Ok(());
     };
-    let plain = case.pieces();
+    let plain = Pieces::of(case);
     for name in ENCODINGS {
         let mut case = case.clone();
         let encoded = encode(name, &plain.response, case.ending == Ending::End);
@@ -126,10 +124,10 @@ fn different_when_encoded(case: &Case, seen: &Observation) -> Result<(), String>
         let mut headers = response.headers.clone();
         headers.0.push(("Content-Encoding".to_owned(), name.as_bytes().to_vec()));
         case.response = Some(Response { headers, body: encoded, ..response.clone() });
-        let whole = case.pieces();
+        let whole = Pieces::of(&case);
         let bytewise = Pieces { response: bytewise(&whole.response), ..whole.clone() };
         for (how, pieces) in [("flushed", whole), ("bytewise", bytewise)] {
-            let again = observe(&case, pieces);
+            let again = observe(&case, &pieces);
             let want = Observation { bytes_out: bytes as u64, ..seen.clone() };
             if again != want {
                 return Err(format!("{name}, {how}: not what is seen without\n- {want:?}\n+ {again:?}"));
@@ -137,23 +135,6 @@ fn different_when_encoded(case: &Case, seen: &Observation) -> Result<(), String>
         }
     }
     Ok(())
-}
-
-/// A case's bytes as they are handed over.
-#[derive(Clone)]
-struct Pieces<'a> {
-    request: Vec<(Duration, &'a [u8])>,
-    response: Vec<(Duration, &'a [u8])>,
-}
-
-impl Case {
-    fn pieces(&self) -> Pieces<'_> {
-        let body = self.response.iter().flat_map(|response| &response.body);
-        Pieces {
-            request: vec![(Duration::ZERO, self.request.body.as_slice())],
-            response: body.map(|(at, bytes)| (*at, bytes.as_slice())).collect(),
-        }
-    }
 }
 
 fn length(pieces: &[(Duration, &[u8])]) -> usize {
@@ -192,98 +173,16 @@ fn places(length: usize) -> Vec<usize> {
 }
 
 /// What the observer sees of a case whose bytes come in these pieces.
-fn observe(case: &Case, pieces: Pieces<'_>) -> Observation {
-    let at = |since_start: Duration| Moment::new(since_start);
-    let mut observer =
-        Observer::new(dialect::find(&case.request.method, case.request.path()), at(Duration::ZERO));
-    pieces.request.iter().for_each(|(_, bytes)| observer.request_chunk(bytes));
-    observer.request_end(at(Duration::ZERO));
-    if let Some(response) = &case.response {
-        observer.head(&head(case, response), at(response.head));
-    }
-    let mut token_events = 0;
-    for (time, bytes) in pieces.response {
-        token_events += observer.response_chunk(bytes, at(time)).token_events;
-    }
-    let mut seen = observer.finish(transport(case.ending), at(case.ended));
+fn observe(case: &Case, pieces: &Pieces<'_>) -> Observation {
+    let (seen, token_events) = replay::observe(case, pieces);
     assert!(token_events <= seen.chunks, "events told while they came: {token_events} of {}", seen.chunks);
-    // Where the upstream gave no head, the client got the proxy's own answer.
-    seen.closure.code = seen.closure.code.or(match case.ending {
-        Ending::NoAnswer => Some(502),
-        Ending::TimedOut => Some(504),
-        _ => None,
-    });
     seen
-}
-
-fn head<'a>(case: &Case, response: &'a Response) -> Head<'a> {
-    let header = |name| response.headers.get(name);
-    Head {
-        status: response.status,
-        content_type: header("content-type"),
-        content_encoding: header("content-encoding"),
-        request_id: ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"]
-            .into_iter()
-            .find_map(header),
-        bodiless: case.request.method == "HEAD" || matches!(response.status, 204 | 304),
-    }
-}
-
-fn transport(ending: Ending) -> exchange::Ending {
-    match ending {
-        Ending::End => exchange::Ending::Clean,
-        Ending::Cut => exchange::Ending::UpstreamBroke,
-        Ending::ClientGone => exchange::Ending::ClientGone,
-        Ending::NoAnswer => exchange::Ending::NoAnswer,
-        Ending::TimedOut => exchange::Ending::TimedOut,
-        Ending::Drained => exchange::Ending::Drained,
-    }
 }
 
 /// The line that a case's exchange has in the request log, without what differs from run to run.
 fn line(case: &Case, observation: Observation) -> String {
-    let dialect = dialect::find(&case.request.method, case.request.path());
-    let origin = Origin {
-        request_id: Name::from("golden"),
-        trace_id: None,
-        tenant: Name::from("anonymous"),
-        upstream: Name::from("default"),
-        dialect: dialect.map_or(DialectId::UNKNOWN, |dialect| dialect.id()),
-        started: Moment::new(Duration::ZERO),
-    };
-    let finished = Finished {
-        origin,
-        observation,
-        ending: transport(case.ending),
-        connect: None,
-        overhead_request: None,
-        overhead_response: Duration::ZERO,
-        in_flight_at_start: 0,
-    };
-    let exchange = settle(finished, &Models::default(), Name::from("golden"), SystemTime::UNIX_EPOCH);
+    let exchange = replay::exchange(case, observation);
     serde_json::to_string_pretty(&Line::reproducible(&exchange)).unwrap()
-}
-
-/// The members of an expected or seen exchange, as they are written; `about` is for people.
-fn members(json: Option<&Value>) -> BTreeMap<String, String> {
-    let object = json.and_then(Value::as_object).cloned().unwrap_or_default();
-    object
-        .into_iter()
-        .filter(|(name, _)| name != "about")
-        .map(|(name, value)| (name, value.to_string()))
-        .collect()
-}
-
-fn difference(expected: &BTreeMap<String, String>, seen: &BTreeMap<String, String>) -> String {
-    let mut lines = String::new();
-    for name in expected.keys().chain(seen.keys().filter(|name| !expected.contains_key(*name))) {
-        let (want, got) = (expected.get(name), seen.get(name));
-        if want != got {
-            want.iter().for_each(|value| writeln!(lines, "    - {name}: {value}").unwrap());
-            got.iter().for_each(|value| writeln!(lines, "    + {name}: {value}").unwrap());
-        }
-    }
-    lines
 }
 
 fn file(about: &str, line: &str) -> String {

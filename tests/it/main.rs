@@ -17,6 +17,8 @@ mod encode;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod harness;
