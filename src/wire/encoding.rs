@@ -239,14 +239,15 @@ impl Coding {
 
     /// How much it holds once it has written so much.
     fn memory(&self, written: u64) -> usize {
-        match self {
-            Self::Gzip(_) | Self::Deflate(_) => INFLATE_MEMORY,
+        match (self, written) {
+            (Self::Gzip(_) | Self::Deflate(_), _) => INFLATE_MEMORY,
             #[cfg(feature = "brotli")]
-            Self::Brotli(brotli) => BROTLI_MEMORY + brotli.window(),
+            (Self::Brotli(brotli), _) => BROTLI_MEMORY + brotli.window(),
             // Its window is reserved at once, but takes no memory until it is written to.
             #[cfg(feature = "zstd")]
-            Self::Zstd(_) => {
-                ZSTD_MEMORY + usize::try_from(written).map_or(usize::MAX, |n| n.min(1 << ZSTD_WINDOW_LOG))
+            (Self::Zstd(_), written) => {
+                ZSTD_MEMORY
+                    + usize::try_from(written).map_or(1 << ZSTD_WINDOW_LOG, |n| n.min(1 << ZSTD_WINDOW_LOG))
             }
         }
     }
