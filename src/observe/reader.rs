@@ -132,3 +132,64 @@ impl Observer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dialect;
+    use crate::exchange::{Ending, Outcome};
+    use crate::observe::Observation;
+    use crate::wire::Budget;
+
+    const WHOLE: &[u8] = br#"{"choices":[{"index":0,"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}"#;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// What is seen of an answer that says it is JSON in gzip, within a budget of so many bytes.
+    fn observe(status: u16, body: &[u8], budget: usize) -> Observation {
+        let at = |millis| Moment::new(Duration::from_millis(millis));
+        let mut observer = Observer::new(dialect::find("POST", "/v1/chat/completions"), at(0))
+            .within(Arc::new(Budget::new(budget)));
+        let (content_type, content_encoding) = (Some("application/json"), Some("gzip"));
+        observer.head(&Head { status, content_type, content_encoding, ..Head::default() }, at(1));
+        body.chunks(7).for_each(|chunk| assert_eq!(observer.response_chunk(chunk, at(2)), Seen::default()));
+        observer.finish(Ending::Clean, at(3))
+    }
+
+    #[test]
+    fn beyond_the_budget_an_answer_is_unobserved() {
+        let body = gzip(WHOLE);
+        let read = observe(200, &body, 1 << 20);
+        assert_eq!((read.usage.input, read.unobserved, read.undecoded), (Some(3), None, None));
+        let passed = observe(200, &body, 1000);
+        assert_eq!(passed.usage.input, None);
+        assert_eq!(passed.unobserved, Some(Unobserved::Encoding));
+        assert_eq!((passed.undecoded, passed.bytes_out), (Some(Stop::NoMemory), body.len() as u64));
+        assert_eq!(passed.outcome(Ending::Clean), Outcome::Completed);
+    }
+
+    #[test]
+    fn an_error_in_an_encoding_is_read_too() {
+        let error = gzip(br#"{"error":{"message":"no","type":"invalid_request_error"}}"#);
+        let read = observe(400, &error, 1 << 20);
+        assert_eq!(read.error_class.as_ref().map(|class| class.as_str()), Some("invalid_request_error"));
+        let passed = observe(400, &error, 1000);
+        assert_eq!((passed.unobserved, passed.error_class), (None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_judged_by_the_transport() {
+        let passed = observe(200, WHOLE, 1 << 20);
+        assert_eq!((passed.unobserved, passed.undecoded), (None, Some(Stop::Undecodable)));
+        assert_eq!(passed.outcome(Ending::Clean), Outcome::Completed);
+        assert_eq!(passed.outcome(Ending::UpstreamBroke), Outcome::Truncated);
+    }
+}

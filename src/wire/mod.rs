@@ -1,6 +1,7 @@
 //! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
 
 pub mod encoding;
+mod inflate;
 mod members;
 pub mod skim;
 pub mod sse;
