@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
 use crate::exchange::outcome::Closure;
 use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
-use crate::wire::{Event, Framed, Skim, Sse};
+use crate::wire::{Event, Framed, Ndjson, Skim, Sse};
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +43,7 @@ pub struct Observation {
     pub request: Option<RequestFacts>,
     /// Why its tokens were not read.
     pub unobserved: Option<Unobserved>,
-    /// The answer was an event stream.
+    /// The answer was a stream: of events, or of lines of JSON.
     pub streamed: bool,
     /// What the answer said of being finished, the status with it.
     pub closure: Closure,
@@ -106,6 +106,7 @@ enum Answer {
     /// The head did not say: the first byte will.
     Unclear,
     Stream(Sse),
+    Lines(Ndjson),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -167,7 +168,7 @@ impl Observer {
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
             Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
@@ -191,12 +192,11 @@ impl Observer {
         self.seen.upstream_request_id =
             head.request_id.filter(|id| !id.is_empty()).map(|id| bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
-        self.seen.streamed = is_stream && !head.bodiless;
-        self.answer = self.reader(head, media_type, is_stream);
+        self.seen.streamed = stream(media_type).is_some() && !head.bodiless;
+        self.answer = self.reader(head, media_type);
     }
 
-    fn reader(&mut self, head: &Head<'_>, media_type: &str, is_stream: bool) -> Answer {
+    fn reader(&mut self, head: &Head<'_>, media_type: &str) -> Answer {
         if head.status == 101 {
             self.seen.unobserved = Some(Unobserved::Upgrade);
             return Answer::Opaque;
@@ -210,10 +210,10 @@ impl Observer {
         }
         let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
         self.seen.closure.observed = accepted;
-        match (is_stream, is_json) {
-            (true, _) if accepted => Answer::Stream(Sse::default()),
-            (_, true) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            (false, false) if accepted => Answer::Unclear,
+        match stream(media_type) {
+            Some(answer) if accepted => answer,
+            None if is_json => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
+            None if accepted => Answer::Unclear,
             _ => Answer::Opaque,
         }
     }
@@ -235,6 +235,12 @@ impl Observer {
                 let mut seen = Seen::default();
                 sse.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
                 self.answer = Answer::Stream(sse);
+                seen
+            }
+            Answer::Lines(mut lines) => {
+                let mut seen = Seen::default();
+                lines.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Lines(lines);
                 seen
             }
             Answer::Whole(mut skim) => {
@@ -271,6 +277,11 @@ impl Observer {
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(sse) if ending == Ending::Clean => {
                 sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Lines(lines) if ending == Ending::Clean => {
+                lines.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }
@@ -370,6 +381,24 @@ impl Observer {
         Tokens::default()
     }
 }
+
+/// How a stream of this media type is read; none where it is no stream.
+fn stream(media_type: &str) -> Option<Answer> {
+    if media_type.eq_ignore_ascii_case("text/event-stream") {
+        return Some(Answer::Stream(Sse::default()));
+    }
+    let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
+    lines.then(|| Answer::Lines(Ndjson::default()))
+}
+
+/// Media types of lines of JSON, none of them registered.
+const LINES_OF_JSON: [&str; 5] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/jsonlines",
+];
 
 impl Seen {
     fn add(&mut self, more: Seen) {

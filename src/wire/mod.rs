@@ -1,10 +1,12 @@
 //! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
 
 mod members;
+pub mod ndjson;
 pub mod skim;
 pub mod sse;
 
 pub use members::{Measure, Members, PATTERNS, Wanted};
+pub use ndjson::Ndjson;
 pub use skim::Skim;
 pub use sse::Sse;
 
