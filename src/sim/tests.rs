@@ -374,6 +374,41 @@ async fn embeddings_have_the_keys_of_llamacpps() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_simulated_is_what_is_observed() {
+    use crate::clock::Moment;
+    use crate::observe::{Head, Observer};
+    for (path, body) in [
+        (CHAT, STREAM),
+        (MESSAGES, MESSAGES_STREAM),
+        (
+            "/api/chat",
+            r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"options":{"num_predict":16}}"#,
+        ),
+        (
+            "/api/generate",
+            r#"{"prompt":"123456789012345678901234567890123456789012345678","options":{"num_predict":16}}"#,
+        ),
+    ] {
+        let seen = ask(&sim(), path, "x-sim-reasoning: 2", body).await;
+        let at = |millis: u128| Moment::new(Duration::from_millis(u64::try_from(millis).unwrap()));
+        let mut observer = Observer::new(crate::dialect::find("POST", path), at(0));
+        observer.request_chunk(body.as_bytes());
+        observer.request_end(at(0));
+        let content_type = seen.headers["content-type"].to_str().ok();
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, at(seen.head_at));
+        for (millis, text) in &seen.frames {
+            observer.response_chunk(text.as_bytes(), at(*millis));
+        }
+        let got = observer.finish(crate::exchange::Ending::Clean, at(2000));
+        let clocks = got.clocks;
+        assert!(got.streamed && got.closure.terminal, "{path}");
+        assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
+        assert_eq!((clocks.first_token, clocks.first_answer), (Some(at(200)), Some(at(240))), "{path}");
+        assert_eq!(clocks.last_token, Some(at(500)), "{path}");
+    }
+}
+
 /// What a fault does to the stream of ten tokens: token events, whether it broke, whether it ended with
 /// `[DONE]`, and when it was over.
 async fn with_fault(fault: &str) -> (Seen, usize, bool, bool) {
