@@ -7,6 +7,7 @@
 mod anthropic_messages;
 mod lenient;
 mod llamacpp;
+mod ollama;
 mod openai;
 mod openai_chat;
 mod openai_completions;
@@ -23,6 +24,7 @@ pub const DIALECTS: &[&dyn Dialect] = &[
     &openai_completions::OpenaiCompletions,
     &openai_embeddings::OpenaiEmbeddings,
     &anthropic_messages::AnthropicMessages,
+    &ollama::Ollama,
     &llamacpp::Llamacpp,
 ];
 
@@ -185,6 +187,8 @@ mod tests {
         assert_eq!(name("POST", "/completions"), Ok("openai_completions"));
         assert_eq!(name("POST", "/completion"), Ok("llamacpp"));
         assert_eq!(name("POST", "/openai/deployments/d/embeddings"), Ok("openai_embeddings"));
+        assert_eq!(name("POST", "/api/chat"), Ok("ollama"));
+        assert_eq!(name("POST", "/ollama/api/generate"), Ok("ollama"));
         assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
         assert_eq!(name("POST", "/v1/messages/count_tokens"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/v1/threads/t/messages"), Err(Unobserved::UnknownPath));

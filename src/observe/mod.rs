@@ -50,7 +50,7 @@ pub struct Observation {
     pub request: Option<RequestFacts>,
     /// Why its tokens were not read.
     pub unobserved: Option<Unobserved>,
-    /// The answer was an event stream.
+    /// The answer was a stream: of events, or of lines of JSON.
     pub streamed: bool,
     /// What the answer said of being finished, the status with it.
     pub closure: Closure,
@@ -194,7 +194,7 @@ impl Observer {
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
             Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
@@ -218,9 +218,8 @@ impl Observer {
         self.seen.upstream_request_id =
             head.request_id.filter(|id| !id.is_empty()).map(|id| bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let is_stream = media_type.eq_ignore_ascii_case("text/event-stream");
-        self.seen.streamed = is_stream && !head.bodiless;
-        self.answer = self.reader(head, media_type, is_stream);
+        self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
+        self.answer = self.reader(head, media_type);
         self.tell(Step::Head(head), at);
     }
 
@@ -231,6 +230,11 @@ impl Observer {
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(sse) if ending == Ending::Clean => {
                 sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Lines(lines) if ending == Ending::Clean => {
+                lines.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }

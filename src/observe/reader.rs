@@ -4,7 +4,7 @@
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -14,13 +14,14 @@ pub(super) enum Answer {
     /// The head did not say: the first byte will.
     Unclear,
     Stream(Sse),
+    Lines(Ndjson),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
 }
 
 impl Observer {
-    pub(super) fn reader(&mut self, head: &Head<'_>, media_type: &str, is_stream: bool) -> Answer {
+    pub(super) fn reader(&mut self, head: &Head<'_>, media_type: &str) -> Answer {
         if head.status == 101 {
             self.seen.unobserved = Some(Unobserved::Upgrade);
             return Answer::Opaque;
@@ -34,10 +35,10 @@ impl Observer {
         }
         self.seen.closure.observed = accepted;
         let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
-        let answer = match (is_stream, is_json) {
-            (true, _) if accepted => Answer::Stream(Sse::default()),
-            (_, true) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            (false, false) if accepted => Answer::Unclear,
+        let answer = match stream(media_type) {
+            Some(answer) if accepted => answer,
+            None if is_json => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
+            None if accepted => Answer::Unclear,
             _ => Answer::Opaque,
         };
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
@@ -105,6 +106,12 @@ impl Observer {
                 self.answer = Answer::Stream(sse);
                 seen
             }
+            Answer::Lines(mut lines) => {
+                let mut seen = Seen::default();
+                lines.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Lines(lines);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.answer = Answer::Whole(skim);
@@ -132,6 +139,24 @@ impl Observer {
         }
     }
 }
+
+/// How a stream of this media type is read; none where it is no stream.
+pub(super) fn stream(media_type: &str) -> Option<Answer> {
+    if media_type.eq_ignore_ascii_case("text/event-stream") {
+        return Some(Answer::Stream(Sse::default()));
+    }
+    let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
+    lines.then(|| Answer::Lines(Ndjson::default()))
+}
+
+/// Media types of lines of JSON, none of them registered.
+const LINES_OF_JSON: [&str; 5] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/jsonlines",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,22 @@
 //! What an API must tell the server: how to read its requests and how to write its answers. Knows nothing of
 //! time, connections or faults. A new API is one file and one entry in [`APIS`].
 
+use std::fmt::Write as _;
+
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
-use super::chance;
-use super::openai;
+use super::{anthropic, chance, embeddings, ollama, openai};
 
 /// Every API that the server speaks.
-pub(crate) const APIS: [&dyn Api; 2] = [&openai::Chat, &openai::Completions];
+pub(crate) const APIS: [&dyn Api; 6] = [
+    &openai::Chat,
+    &openai::Completions,
+    &embeddings::Embeddings,
+    &anthropic::Messages,
+    &ollama::Chat,
+    &ollama::Generate,
+];
 
 /// An API.
 pub(crate) trait Api: Sync {
@@ -34,13 +42,18 @@ pub(crate) trait Api: Sync {
     fn usage(&self, reply: &Reply, out: &mut BytesMut);
 
     /// The terminal mark.
-    fn done(&self, out: &mut BytesMut);
+    fn done(&self, reply: &Reply, out: &mut BytesMut);
 
-    /// A line that means nothing, to keep the connection busy.
+    /// What means nothing and keeps the connection busy; may be nothing.
     fn comment(&self, out: &mut BytesMut);
 
     /// The event that brings an error.
     fn failure(&self, refusal: &Refusal, out: &mut BytesMut);
+
+    /// Whether the terminal mark follows an error too.
+    fn ends_failures(&self) -> bool {
+        true
+    }
 
     /// A whole answer's body.
     fn whole(&self, reply: &Reply) -> Vec<u8>;
@@ -52,6 +65,11 @@ pub(crate) trait Api: Sync {
 /// The API of a path.
 pub(crate) fn find(path: &str) -> Option<&'static dyn Api> {
     APIS.into_iter().find(|api| path.ends_with(api.path()))
+}
+
+/// Writing to a buffer that grows cannot fail.
+pub(super) fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
+    let _: std::fmt::Result = out.write_fmt(text);
 }
 
 /// What a request asks for.
@@ -126,6 +144,7 @@ impl Reply {
 pub(crate) struct Usage {
     pub(crate) at_end: bool,
     pub(crate) in_each: bool,
+    /// Also in streams, where an API's streams have it unasked.
     pub(crate) in_whole: bool,
 }
 

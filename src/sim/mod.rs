@@ -1,20 +1,24 @@
 //! A simulated inference server and the traffic that drives it: for `streamgauge simulate` and `demo`, for tests
 //! and benchmarks, and as a target for anybody's load tests.
 //!
-//! It speaks HTTP/1.1 and HTTP/2 (prior knowledge), answers in the shape of vLLM at a speed that is set for
+//! It speaks HTTP/1.1 and HTTP/2 (prior knowledge), answers in the shapes of vLLM, Ollama and llama.cpp (embeddings) at a speed that is set for
 //! each model, and goes wrong in the ways that real servers do. What it says is decided by a seed; all waiting is
 //! on tokio's clock, so that a test which pauses time gets hours in milliseconds.
 //!
 //! Reading order: [`Settings`] and [`Profile`] say how it behaves, [`Fault`] what goes wrong, `script` plans one
-//! answer from them and the request's `x-sim-*` headers, `api` and `openai` write it down, `stream` sends it in
+//! answer from them and the request's `x-sim-*` headers, `api` and a file for each API write it down, `stream` sends it in
 //! time, `server` holds connections, [`traffic`] is the other side.
 //!
 //! Absent: no queueing and no contention (each request runs at its model's speed), no tool calls, no logprobs.
 
+mod anthropic;
 mod api;
 mod chance;
+mod embeddings;
 mod fault;
+mod ollama;
 mod openai;
+mod prompt;
 mod script;
 mod server;
 mod settings;

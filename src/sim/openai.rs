@@ -1,14 +1,12 @@
 //! OpenAI's chat and completions in the shape that vLLM 0.32 gives them: events to the byte, whole answers by their keys.
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::StatusCode;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::api::{Api, Finish, Piece, Refusal, Reply, Wish};
+use super::api::{Api, Finish, Piece, Refusal, Reply, Wish, put};
+use super::prompt::{self, TextBytes};
 
 /// `/v1/chat/completions`.
 pub(crate) struct Chat;
@@ -26,9 +24,9 @@ impl Api for Chat {
     }
 
     fn read(&self, body: &[u8]) -> Result<Wish, Refusal> {
-        let request = Request::parse(body)?;
-        let messages = request.messages.as_ref().ok_or_else(|| missing("body.messages"))?;
-        let prompt = messages.iter().map(|message| tokens_of(message.content.0).saturating_add(3));
+        let request = prompt::parse::<Request>(body)?;
+        let messages = request.messages.as_ref().ok_or_else(|| prompt::missing("body.messages"))?;
+        let prompt = messages.iter().map(|message| prompt::tokens_of(message.content.0).saturating_add(3));
         let prompt_tokens = prompt.fold(0, u32::saturating_add);
         request.wish(prompt_tokens, 1)
     }
@@ -72,7 +70,7 @@ impl Api for Chat {
         final_usage(reply, out);
     }
 
-    fn done(&self, out: &mut BytesMut) {
+    fn done(&self, _: &Reply, out: &mut BytesMut) {
         out.put_slice(DONE);
     }
 
@@ -119,12 +117,9 @@ impl Api for Completions {
     }
 
     fn read(&self, body: &[u8]) -> Result<Wish, Refusal> {
-        let request = Request::parse(body)?;
-        let (tokens, prompts) = match request.prompt.as_ref() {
-            Some(Value::String(text)) => (tokens_of(text.len()), 1),
-            Some(Value::Array(parts)) => weigh_prompts(parts),
-            _ => return Err(missing("body.prompt")),
-        };
+        let request = prompt::parse::<Request>(body)?;
+        let weighed = request.prompt.as_ref().and_then(prompt::weigh);
+        let (tokens, prompts) = weighed.ok_or_else(|| prompt::missing("body.prompt"))?;
         request.wish(tokens, prompts)
     }
 
@@ -155,7 +150,7 @@ impl Api for Completions {
         final_usage(reply, out);
     }
 
-    fn done(&self, out: &mut BytesMut) {
+    fn done(&self, _: &Reply, out: &mut BytesMut) {
         out.put_slice(DONE);
     }
 
@@ -285,11 +280,6 @@ fn reason(finish: Finish) -> &'static str {
     }
 }
 
-/// Writing to a buffer that grows cannot fail.
-fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
-    let _: std::fmt::Result = out.write_fmt(text);
-}
-
 #[derive(Deserialize)]
 struct Request {
     model: Option<String>,
@@ -315,12 +305,6 @@ struct StreamOptions {
 }
 
 impl Request {
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        serde_json::from_slice(body).map_err(|error| {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("invalid request: {error}")).about("body")
-        })
-    }
-
     fn wish(self, prompt_tokens: u32, prompts: u32) -> Result<Wish, Refusal> {
         let choices = self.n.unwrap_or(1).saturating_mul(prompts);
         if !(1..=CHOICES_LIMIT).contains(&choices) {
@@ -339,77 +323,6 @@ impl Request {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             choices,
         })
-    }
-}
-
-fn missing(param: &'static str) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, format!("{param}: field required")).about(param)
-}
-
-/// Four bytes are a token.
-fn tokens_of(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(4)).unwrap_or(u32::MAX)
-}
-
-/// The tokens in an array of texts, of token ids or of arrays of token ids, and how many prompts it is.
-fn weigh_prompts(parts: &[Value]) -> (u32, u32) {
-    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    if parts.iter().all(Value::is_number) {
-        return (count(parts.len()), 1);
-    }
-    let tokens = parts.iter().map(|part| match part {
-        Value::String(text) => tokens_of(text.len()),
-        Value::Array(ids) => count(ids.len()),
-        _ => 0,
-    });
-    (tokens.fold(0, u32::saturating_add), count(parts.len()))
-}
-
-/// The bytes of text in a message's content, be it a string or an array of parts; nothing is copied.
-#[derive(Default)]
-struct TextBytes(usize);
-
-impl<'de> Deserialize<'de> for TextBytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = TextBytes;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("text, null or an array of parts")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<TextBytes, E> {
-        Ok(TextBytes(text.len()))
-    }
-
-    fn visit_unit<E>(self) -> Result<TextBytes, E> {
-        Ok(TextBytes(0))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<TextBytes, A::Error> {
-        let mut bytes = 0usize;
-        while let Some(TextBytes(part)) = parts.next_element()? {
-            bytes = bytes.saturating_add(part);
-        }
-        Ok(TextBytes(bytes))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<TextBytes, A::Error> {
-        let mut bytes = 0usize;
-        while let Some(key) = members.next_key::<String>()? {
-            if key == "text" {
-                bytes = bytes.saturating_add(members.next_value::<TextBytes>()?.0);
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(TextBytes(bytes))
     }
 }
 

@@ -202,7 +202,7 @@ impl Stream {
                 if self.script.fault == Some(Fault::NoDone) {
                     self.ticket.end(Ending::Broken);
                 } else {
-                    self.api.done(&mut self.out);
+                    self.api.done(&self.script.reply, &mut self.out);
                     self.ticket.end(Ending::Completed);
                 }
                 self.stage = Stage::Ended;
@@ -282,7 +282,7 @@ impl Stream {
             Fault::ErrorEvent { .. } => {
                 self.api.failure(&engine_failure(), &mut self.out);
                 self.ticket.end(Ending::Broken);
-                self.stage = Stage::Done;
+                self.stage = if self.api.ends_failures() { Stage::Done } else { Stage::Ended };
             }
             Fault::Cut { .. } => {
                 let piece = Piece { choice: 0, from: self.position, count: 1, finish: None };

@@ -254,22 +254,158 @@ async fn events_have_the_shape_of_vllms() {
     }
 }
 
+/// The keys of an answer down to the leaves.
+fn keys(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), keys(value))).collect(),
+        Value::Array(items) => items.iter().map(keys).collect(),
+        Value::Null => Value::Null,
+        _ => json!("some"),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn whole_answers_have_the_keys_of_vllms() {
-    fn keys(value: &Value) -> Value {
-        match value {
-            Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), keys(value))).collect(),
-            Value::Array(items) => items.iter().map(keys).collect(),
-            Value::Null => Value::Null,
-            _ => json!("some"),
-        }
-    }
     for (name, path, body) in [
         ("chat_nonstream", CHAT, WHOLE),
         ("completions_nonstream", COMPLETIONS, r#"{"prompt":"The sea is","max_tokens":12}"#),
+        ("messages_nonstream", MESSAGES, WHOLE),
     ] {
         let recorded: Value = serde_json::from_str(recorded(name).split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(keys(&ask(&sim(), path, "", body).await.json()), keys(&recorded), "{name}");
+    }
+}
+
+const MESSAGES: &str = "/v1/messages";
+const MESSAGES_STREAM: &str = r#"{"model":"sim","max_tokens":16,"stream":true,
+    "messages":[{"role":"user","content":"Write one sentence about the sea."}]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn messages_have_the_shape_of_vllms() {
+    let recorded = recorded("messages_stream");
+    let is_event = |line: &&str| line.starts_with("event: ") || line.starts_with("data: ");
+    let recorded: Vec<String> = recorded.lines().filter(is_event).map(shape).collect();
+    let seen = ask(&sim(), MESSAGES, "", MESSAGES_STREAM).await;
+    let body = seen.body();
+    let simulated: Vec<String> = body.lines().filter(is_event).map(shape).collect();
+    assert_eq!(simulated, recorded);
+    assert!(body.contains(r#""stop_reason":"max_tokens","stop_sequence":null},"usage":{"input_tokens":12,"#));
+    let times: Vec<u128> =
+        seen.frames.iter().filter(|(_, text)| text.contains("text_delta")).map(|(at, _)| *at).collect();
+    let expected: Vec<u128> = (0..16).map(|token| 200 + 20 * token).collect();
+    assert_eq!(times, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_think_ping_and_fail_as_anthropics_do() {
+    let kinds = async |headers: &str| {
+        let body = ask(&sim(), MESSAGES, headers, MESSAGES_STREAM).await.body();
+        let events = body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+        let word = |value: &Value| value.as_str().map(str::to_owned);
+        let kind = |event: Value| word(&event["delta"]["type"]).or_else(|| word(&event["type"]));
+        events.filter_map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        kinds("x-sim-reasoning: 1\nx-sim-tokens: 2\nx-sim-comments: 150ms").await,
+        [
+            "ping",
+            "message_start",
+            "content_block_start",
+            "thinking_delta",
+            "signature_delta",
+            "content_block_stop",
+            "content_block_start",
+            "text_delta",
+            "content_block_stop",
+            "message_delta",
+            "message_stop"
+        ]
+    );
+    let failed = kinds("x-sim-tokens: 2\nx-sim-fault: error-event@1").await;
+    assert_eq!(failed, ["message_start", "content_block_start", "text_delta", "error"]);
+    assert_eq!(kinds("x-sim-tokens: 0").await, ["message_start", "message_delta", "message_stop"]);
+    let refused = ask(&sim(), MESSAGES, "", r#"{"messages":[]}"#).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["type"]),
+        (StatusCode::BAD_REQUEST, &json!("invalid_request_error"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ollama_answers_in_lines_of_json_unless_told_otherwise() {
+    for (path, ask_for, text) in [
+        ("/api/chat", r#""messages":[{"role":"user","content":"hi"}]"#, "/message/content"),
+        ("/api/generate", r#""prompt":"hi""#, "/response"),
+    ] {
+        let headers = "x-sim-tokens: 3\nx-sim-reasoning: 1";
+        let seen = ask(&sim(), path, headers, &format!(r#"{{"model":"sim",{ask_for}}}"#)).await;
+        assert_eq!(seen.headers["content-type"], "application/x-ndjson");
+        let lines: Vec<Value> = seen.body().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 4, "{path}");
+        assert_eq!(lines[0].pointer(text), Some(&json!("")), "the first token is a thought");
+        assert!(lines[..3].iter().all(|line| line["done"] == false));
+        assert_eq!((&lines[3]["done_reason"], &lines[3]["eval_count"]), (&json!("stop"), &json!(3)));
+        let whole = format!(r#"{{"model":"sim","stream":false,{ask_for}}}"#);
+        let whole = ask(&sim(), path, headers, &whole).await.json();
+        let streamed: String = lines.iter().filter_map(|line| line.pointer(text)?.as_str()).collect();
+        assert_eq!(whole.pointer(text), Some(&json!(streamed)), "{path}");
+        assert_eq!((&whole["done"], &whole["eval_count"]), (&json!(true), &json!(3)));
+    }
+    let body = r#"{"messages":[],"options":{"num_predict":2}}"#;
+    let limited = ask(&sim(), "/api/chat", "", body).await.body();
+    assert!(limited.lines().last().unwrap().contains(r#""done_reason":"length""#));
+    let failed = ask(&sim(), "/api/chat", "x-sim-fault: error-event@1", r#"{"messages":[]}"#).await.body();
+    assert!(failed.lines().last().unwrap().starts_with(r#"{"error":""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn embeddings_have_the_keys_of_llamacpps() {
+    let recorded = include_str!("../../tests/recordings/llamacpp/embeddings.response.http");
+    let recorded: Value = serde_json::from_str(recorded.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let sim = sim();
+    let seen = ask(&sim, "/v1/embeddings", "", r#"{"model":"sim","input":["hello world","the sea"]}"#).await;
+    assert_eq!(seen.head_at, 200, "as long as the prompt takes");
+    let answer = seen.json();
+    assert_eq!(keys(&answer), keys(&recorded));
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 5, "total_tokens": 5}));
+    let stats = sim.stats();
+    assert_eq!((stats.completed, stats.tokens), (1, 0));
+    let refused = ask(&sim, "/v1/embeddings", "", r#"{"input":[]}"#).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_simulated_is_what_is_observed() {
+    use crate::clock::Moment;
+    use crate::observe::{Head, Observer};
+    for (path, body) in [
+        (CHAT, STREAM),
+        (MESSAGES, MESSAGES_STREAM),
+        (
+            "/api/chat",
+            r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"options":{"num_predict":16}}"#,
+        ),
+        (
+            "/api/generate",
+            r#"{"prompt":"123456789012345678901234567890123456789012345678","options":{"num_predict":16}}"#,
+        ),
+    ] {
+        let seen = ask(&sim(), path, "x-sim-reasoning: 2", body).await;
+        let at = |millis: u128| Moment::new(Duration::from_millis(u64::try_from(millis).unwrap()));
+        let mut observer = Observer::new(crate::dialect::find("POST", path), at(0));
+        observer.request_chunk(body.as_bytes());
+        observer.request_end(at(0));
+        let content_type = seen.headers["content-type"].to_str().ok();
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, at(seen.head_at));
+        for (millis, text) in &seen.frames {
+            observer.response_chunk(text.as_bytes(), at(*millis));
+        }
+        let got = observer.finish(crate::exchange::Ending::Clean, at(2000));
+        let clocks = got.clocks;
+        assert!(got.streamed && got.closure.terminal, "{path}");
+        assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
+        assert_eq!((clocks.first_token, clocks.first_answer), (Some(at(200)), Some(at(240))), "{path}");
+        assert_eq!(clocks.last_token, Some(at(500)), "{path}");
     }
 }
 

@@ -3,11 +3,13 @@
 pub mod encoding;
 mod inflate;
 mod members;
+pub mod ndjson;
 pub mod skim;
 pub mod sse;
 
 pub use encoding::{Budget, Decoder, Encoding, Stop};
 pub use members::{Measure, Members, PATTERNS, Wanted};
+pub use ndjson::Ndjson;
 pub use skim::Skim;
 pub use sse::Sse;
 

@@ -9,7 +9,7 @@ pub const EVENT_LIMIT: usize = 1 << 20;
 
 const LINE_LIMIT: usize = EVENT_LIMIT + 16; // the longest data with the field's name and a byte order mark before it
 const NAME_LIMIT: usize = 256; // the longest name of any API has some forty bytes
-const KEPT_CAPACITY: usize = 64 << 10; // what a decoder's buffer may keep allocated after a long event
+pub(super) const KEPT_CAPACITY: usize = 64 << 10; // what a decoder's buffer may keep allocated after a long event
 
 /// A decoder for one stream.
 #[derive(Debug, Default)]

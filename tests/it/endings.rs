@@ -173,6 +173,30 @@ async fn an_upstream_that_cannot_be_reached() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_of_our_own_has_the_shape_of_the_api() {
+    for (path, dialect, start, kind, stream) in [
+        ("/v1/chat/completions", "openai_chat", "{\"error\":{", "/error/type", true),
+        ("/v1/messages", "anthropic_messages", "{\"", "/error/type", true),
+        ("/api/chat", "ollama", "{\"error\":\"", "/error", true),
+        ("/completion", "llamacpp", "{\"error\":{", "/error/type", true),
+        ("/v1/embeddings", "openai_embeddings", "{\"error\":{", "/error/type", false),
+    ] {
+        let (sidecar, upstream) = Sidecar::start(ONE_UPSTREAM);
+        drop(upstream);
+        let mut client = sidecar.connect();
+        client.write(post(STREAM_REQUEST).replace("/v1/chat/completions", path)).await;
+        assert!(client.read_head().await.starts_with("HTTP/1.1 502 "), "{path}");
+        let body = client.read_to("}").await;
+        assert!(body.starts_with(start), "{path}: {body}");
+        let whole = if body.matches('{').count() > 1 { body + &client.read_to("}").await } else { body };
+        let json: serde_json::Value = serde_json::from_str(&whole).unwrap();
+        assert!(json.pointer(kind).is_some_and(serde_json::Value::is_string), "{path}: {whole}");
+        let line = check(&sidecar, "upstream_failed", Some(502)).await;
+        assert_eq!((&line["dialect"], &line["stream"]), (&dialect.into(), &stream.into()), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_upstream_matches_is_rejected() {
     let (sidecar, mut upstream) =
         Sidecar::start("upstreams: [{name: v1, url: 'http://h:1', match: {path_prefix: /v1}}]");

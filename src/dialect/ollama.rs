@@ -1,0 +1,203 @@
+//! Ollama: `POST …/api/chat` and `…/api/generate`. Streams are lines of JSON, and an answer is a stream unless
+//! the request says otherwise.
+//!
+//! Format: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lenient::{Flag, Fragment, Length, Number, Word, for_each};
+use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::{Event, Members, Wanted};
+
+/// The API.
+#[derive(Debug)]
+pub(super) struct Ollama;
+
+impl Dialect for Ollama {
+    fn id(&self) -> DialectId {
+        DialectId("ollama")
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        method == "POST" && (path.ends_with("/api/chat") || path.ends_with("/api/generate"))
+    }
+
+    fn request_members(&self) -> Wanted {
+        Wanted { keep: &["model", "stream"], measure: &["messages", "prompt", "system", "suffix", "tools"] }
+    }
+
+    fn request(&self, members: &Members) -> RequestFacts {
+        let texts = ["messages", "prompt", "system", "suffix"].map(|path| members.measure(path).text_bytes);
+        let text = texts.iter().sum::<u64>() + members.measure("tools").bytes;
+        let stream = members.get::<bool>("stream").unwrap_or(true);
+        RequestFacts { stream, ..openai::request(members, 1, text) }
+    }
+
+    fn body_members(&self) -> Wanted {
+        Wanted { keep: &["model", "done_reason", "prompt_eval_count", "eval_count", "error"], measure: &[] }
+    }
+
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(model) = members.text("model").filter(|model| !model.is_empty()) {
+            emit(Signal::Model(&model));
+        }
+        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
+        let number =
+            |path| json(path).and_then(|json| serde_json::from_str::<Number>(json).ok()).unwrap_or_default();
+        tell_usage(number("prompt_eval_count"), number("eval_count"), emit);
+        if let Some(reason) = members.text("done_reason").filter(|reason| !reason.is_empty()) {
+            emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
+        }
+        if let Some(error) = json("error").filter(|error| *error != "null") {
+            emit(Signal::Failed(&openai::error_class(error)));
+        }
+        if members.is_complete() {
+            emit(Signal::Done);
+        }
+    }
+
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+        let text = std::str::from_utf8(event.data).ok();
+        match text.and_then(|text| serde_json::from_str::<Line<'_>>(text).ok()) {
+            Some(line) => line.tell(emit),
+            None => emit(Signal::Undecodable),
+        }
+    }
+
+    fn error_body(&self, error: &OwnError<'_>) -> String {
+        let OwnError { message, request_id, .. } = *error;
+        serde_json::json!({"error": message, "request_id": request_id}).to_string()
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow)]
+    model: Word<'a>,
+    /// Of `/api/chat`.
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    /// Of `/api/generate`, as is `thinking` here.
+    #[serde(borrow)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    /// Where they are asked for.
+    logprobs: Length,
+    done: Flag,
+    #[serde(borrow)]
+    done_reason: Word<'a>,
+    prompt_eval_count: Number,
+    eval_count: Number,
+    /// A text.
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+/// A call comes whole, its arguments as an object: the name stands for it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+}
+
+impl Line<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(model) = self.model.as_str() {
+            emit(Signal::Model(model));
+        }
+        self.tell_deltas(emit);
+        tell_usage(self.prompt_eval_count, self.eval_count, emit);
+        if let Some(error) = self.error {
+            return emit(Signal::Failed(&openai::error_class(error.get())));
+        }
+        if self.done.0 {
+            let reason = self.done_reason.as_str().map_or(FinishReason::Other, finish_reason);
+            emit(Signal::Finish { choice: 0, reason });
+            emit(Signal::Done);
+        }
+    }
+
+    fn tell_deltas(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        // The line tells its tokens once; they go with its first delta.
+        let mut tokens = self.logprobs.0;
+        let mut tell = |json: Option<&RawValue>, kind| {
+            if let Some(text) = json.and_then(Fragment::of) {
+                let here = tokens;
+                tokens = tokens.map(|_| 0);
+                emit(Signal::Delta { choice: 0, text, tokens: here, kind });
+            }
+        };
+        let message = self.message.and_then(|json| serde_json::from_str::<Message<'_>>(json.get()).ok());
+        let message = message.unwrap_or_default();
+        tell(message.thinking.or(self.thinking), DeltaKind::Reasoning);
+        tell(message.content.or(self.response), DeltaKind::Content);
+        if let Some(calls) = message.tool_calls {
+            for_each(calls, &mut |call: ToolCall<'_>| {
+                tell(call.function.and_then(|function| function.name), DeltaKind::ToolCall);
+            });
+        }
+    }
+}
+
+/// A prompt that was all in the cache may have no `prompt_eval_count`: its input is not known then.
+fn tell_usage(input: Number, output: Number, emit: &mut dyn FnMut(Signal<'_>)) {
+    let usage = Usage { input: input.0, output: output.0, ..Usage::default() };
+    if usage != Usage::default() {
+        emit(Signal::Usage(usage));
+    }
+}
+
+/// `load` and `unload` end an answer that was never to have any output.
+fn finish_reason(word: &str) -> FinishReason {
+    match word {
+        "stop" => FinishReason::Stop,
+        "length" => FinishReason::Length,
+        _ => FinishReason::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_errors_have_ollamas_shape() {
+        let error = OwnError { status: 502, message: "no \"answer\"", request_id: "r-1" };
+        let body: serde_json::Value = serde_json::from_str(&Ollama.error_body(&error)).unwrap();
+        assert_eq!(body, serde_json::json!({"error": "no \"answer\"", "request_id": "r-1"}));
+    }
+
+    #[test]
+    fn an_answer_is_a_stream_unless_the_request_says_otherwise() {
+        let stream = |body: &str| {
+            let mut skim = crate::wire::Skim::new(Ollama.request_members());
+            skim.push(body.as_bytes());
+            Ollama.request(&skim.finish()).stream
+        };
+        assert!(stream(r#"{"model":"m"}"#) && stream(r#"{"stream":true}"#) && stream(r#"{"stream":null}"#));
+        assert!(!stream(r#"{"stream":false}"#));
+    }
+}
