@@ -248,28 +248,37 @@ const GATHER: Duration = Duration::from_millis(20);
 const BATCH: usize = 64 << 10; // bytes written at once when lines come faster than they are written
 
 impl Writer {
-    /// Writes what comes: all that waits at once, so that no line waits for the next one.
+    /// Writes what comes. Lines gather for a moment first: a thread that is woken for each costs more than the
+    /// line. Once it writes it goes on until none waits.
     fn run(mut self) {
         let mut batch = String::new();
         while let Ok(line) = self.queue.recv() {
-            // Lines gather for a moment: a thread that is woken for each costs more than the line.
             std::thread::park_timeout(GATHER);
-            let mut lines = 0;
             let mut next = Some(line);
-            while let Some(line) = next {
-                lines += 1;
-                batch.push_str(&line);
-                batch.push('\n');
-                next = if batch.len() < BATCH { self.queue.try_recv().ok() } else { None };
+            while next.is_some() {
+                let mut lines = 0;
+                while let Some(line) = next.take() {
+                    lines += 1;
+                    batch.push_str(&line);
+                    batch.push('\n');
+                    next = self.queue.try_recv().ok();
+                    if batch.len() >= BATCH {
+                        break;
+                    }
+                }
+                self.write(&mut batch, lines);
             }
-            self.out.follow();
-            let written = self.out.write_all(batch.as_bytes()).and_then(|()| self.out.flush());
-            if written.is_err() {
-                self.vitals.dropped(DropStage::RequestLog).add(lines);
-            }
-            self.waiting.fetch_sub(lines, Ordering::Relaxed);
-            batch.clear();
         }
+    }
+
+    fn write(&mut self, batch: &mut String, lines: u64) {
+        self.out.follow();
+        let written = self.out.write_all(batch.as_bytes()).and_then(|()| self.out.flush());
+        if written.is_err() {
+            self.vitals.dropped(DropStage::RequestLog).add(lines);
+        }
+        self.waiting.fetch_sub(lines, Ordering::Relaxed);
+        batch.clear();
     }
 }
 

@@ -53,7 +53,7 @@ class Scrape:
         return self.sum("requests_in_flight") == 0 and self.unrecorded() == 0
 
     def unrecorded(self) -> float:
-        return self.sum("requests_ended_total") - self.sum("requests_total") - self.sum("records_dropped_total")
+        return self.sum("requests_ended_total") - self.sum("requests_total") - self.sum("records_dropped_total", stage="channel")
 
     def settled_tokens(self, direction: str) -> float:
         """The token counter, less what live counting added too much and still owes."""
