@@ -17,7 +17,8 @@ use super::recorded::Recorded;
 use crate::clock::Clock;
 use crate::exchange::Ending;
 use crate::observe::Head;
-use crate::replay::{self, Explainer, REQUEST_ID_HEADERS};
+use crate::observe::REQUEST_ID_HEADERS;
+use crate::replay::{self, Explainer};
 
 /// See one exchange as a timeline: which event stopped which clock, where each number came from
 #[derive(Debug, clap::Args)]

@@ -17,6 +17,10 @@ use reader::Answer;
 
 pub use trace::{Step, Trace};
 
+/// Where upstreams put their id of an answer, in the order of asking.
+pub const REQUEST_ID_HEADERS: [&str; 4] =
+    ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
+
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Head<'a> {

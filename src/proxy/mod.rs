@@ -33,7 +33,7 @@ use crate::clock::{Clock, Moment};
 use crate::dialect::{self, Dialect};
 use crate::exchange::{DialectId, Ending, Unobserved};
 use crate::live::{LiveTable, Origin};
-use crate::observe::Head;
+use crate::observe::{Head, REQUEST_ID_HEADERS};
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use crate::wire::Budget;
@@ -261,9 +261,7 @@ fn head_of<'r>(response: &'r Response<Incoming>, client: &Client) -> Head<'r> {
         status,
         content_type: header("content-type"),
         content_encoding: header("content-encoding"),
-        request_id: ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"]
-            .iter()
-            .find_map(|name| header(name)),
+        request_id: REQUEST_ID_HEADERS.into_iter().find_map(header),
         bodiless: client.is_head || matches!(status, 204 | 304),
     }
 }

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{self, DialectId, Exchange, Name, Unobserved};
 use crate::live::Origin;
-use crate::observe::{Head, Observation, Observer};
+use crate::observe::{Head, Observation, Observer, REQUEST_ID_HEADERS};
 
 use case::{Case, Request, Response};
 use page::Page;
@@ -173,10 +173,6 @@ fn spoken(request: &Request) -> Result<&'static dyn Dialect, Unobserved> {
 fn path(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
 }
-
-/// Headers under which upstreams name an answer, the first that is there counts.
-pub const REQUEST_ID_HEADERS: [&str; 4] =
-    ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
 
 fn head<'a>(request: &Request, response: &'a Response) -> Head<'a> {
     let header = |name| response.headers.get(name);
