@@ -24,11 +24,11 @@ use crate::sinks::notices::Notices;
 use crate::sinks::request_log::RequestLog;
 use crate::vitals::Vitals;
 
-/// Where the two planes run. In tests both are the same.
+/// Where the two planes run. In tests all are the same.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
-    /// Forwards and stamps times.
-    pub data: Handle,
+    /// Forward and stamp times; a connection stays on one.
+    pub data: Vec<Handle>,
     /// Does everything that is costly or can fail.
     pub accounts: Handle,
 }
@@ -124,11 +124,13 @@ impl App {
         let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
 
         let [listener_stop, pipeline_stop, admin_stop] = [(); 3].map(|()| CancellationToken::new());
+        let first = runtimes.data.first().context("the data plane has no runtime")?;
+        let listening = listener::serve(proxy, data_port, runtimes.data.clone(), listener_stop.clone());
         let app = Self {
             data,
             admin,
             request_log,
-            listener: runtimes.data.spawn(listener::serve(proxy, data_port, listener_stop.clone())),
+            listener: first.spawn(listening),
             listener_stop,
             pipeline: runtimes.accounts.spawn(pipeline.run(pipeline_stop.clone())),
             pipeline_stop,

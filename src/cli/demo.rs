@@ -61,9 +61,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             .or_else(nobody_reads)
             .context("could not write to standard output")
     });
-    for runtime in [planes.data, planes.accounts, world] {
-        runtime.shutdown_background();
-    }
+    planes.end();
+    world.shutdown_background();
     result
 }
 

@@ -8,12 +8,13 @@ mod replay;
 mod run;
 mod simulate;
 
-use std::panic;
 use std::process::ExitCode;
+use std::{io, panic};
 
 use clap::Parser;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -105,26 +106,51 @@ fn start_logging(default: &str) -> anyhow::Result<SetLogLevel> {
 /// The two planes' runtimes. Dropping them ends what still runs.
 #[derive(Debug)]
 struct Planes {
-    data: Runtime,
+    /// One thread each.
+    data: Vec<Handle>,
+    /// Cancelled when they are dropped.
+    data_stop: DropGuard,
     accounts: Runtime,
 }
 
+const DATA_THREADS: usize = 16; // each passes on more than an inference server says; a machine may have 200 cores
 const ACCOUNTS_THREADS: usize = 2;
 
 impl Planes {
     fn start() -> anyhow::Result<Self> {
-        let data = Builder::new_multi_thread().thread_name("data").enable_all().build()?;
+        let stop = CancellationToken::new();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(DATA_THREADS);
+        let data = (0..threads).map(|_| data_thread(stop.clone())).collect::<io::Result<_>>()?;
         let accounts = Builder::new_multi_thread()
             .worker_threads(ACCOUNTS_THREADS)
             .thread_name("accounts")
             .enable_all()
             .build()?;
-        Ok(Self { data, accounts })
+        Ok(Self { data, data_stop: stop.drop_guard(), accounts })
     }
 
     fn handles(&self) -> Runtimes {
-        Runtimes { data: self.data.handle().clone(), accounts: self.accounts.handle().clone() }
+        Runtimes { data: self.data.clone(), accounts: self.accounts.handle().clone() }
     }
+
+    /// Ends what still runs, and does not wait for it.
+    fn end(self) {
+        drop(self.data_stop);
+        self.accounts.shutdown_background();
+    }
+}
+
+/// A thread of the data plane. Each has a runtime of its own: where threads share one, they wake each other for
+/// every chunk.
+fn data_thread(stop: CancellationToken) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let run = move || {
+        runtime.block_on(stop.cancelled());
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new().name("data".to_owned()).spawn(run)?;
+    Ok(handle)
 }
 
 /// The histograms whose buckets a configuration may set.

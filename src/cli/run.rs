@@ -83,8 +83,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
         serve_until_told(app).await
     });
-    planes.data.shutdown_background();
-    planes.accounts.shutdown_background();
+    planes.end();
     result
 }
 

@@ -9,7 +9,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::prepare_socket;
@@ -25,8 +26,17 @@ const STREAMS: u32 = 10_000;
 
 const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descriptors: some will be closed soon
 
-/// Serves connections until `stop` is cancelled, then lets those that run come to their end.
-pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
+/// One of the data plane's runtimes, and a clone of the load for each of its connections.
+struct Worker {
+    runtime: Handle,
+    load: Arc<()>,
+}
+
+/// Serves connections until `stop` is cancelled, then lets those that run come to their end. Each goes to the
+/// runtime that has the fewest, and stays there.
+pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handle>, stop: CancellationToken) {
+    let workers: Vec<_> =
+        runtimes.into_iter().map(|runtime| Worker { runtime, load: Arc::default() }).collect();
     let graceful = GracefulShutdown::new();
     let mut failing = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -34,7 +44,11 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationT
             Ok((socket, _)) => {
                 failing = false;
                 prepare_socket(&socket);
-                proxy.tasks.spawn(connection(Arc::clone(&proxy), socket, graceful.watcher()));
+                let Some(worker) = workers.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) else {
+                    return;
+                };
+                let serving = moved(Arc::clone(&proxy), socket, graceful.watcher(), Arc::clone(&worker.load));
+                proxy.tasks.spawn_on(serving, &worker.runtime);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -46,6 +60,20 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationT
     }
     drop(listener);
     proxy.cut.run_until_cancelled(graceful.shutdown()).await;
+}
+
+/// Serves a connection on a runtime that did not accept it.
+async fn moved(
+    proxy: Arc<Proxy>,
+    socket: TcpStream,
+    graceful: hyper_util::server::graceful::Watcher,
+    load: Arc<()>,
+) {
+    match socket.into_std().and_then(TcpStream::from_std) {
+        Ok(socket) => connection(proxy, socket, graceful).await,
+        Err(error) => tracing::warn!(%error, "could not serve a connection"),
+    }
+    drop(load);
 }
 
 /// Serves one connection over any transport.

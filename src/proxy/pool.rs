@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -46,6 +47,8 @@ struct Idle {
 struct Connection {
     sender: SendRequest<RequestTap>,
     line: Line,
+    /// Where it was made, and is driven.
+    thread: ThreadId,
 }
 
 /// Why there is no answer.
@@ -98,12 +101,15 @@ impl Pool {
         }
     }
 
-    /// The kept connection that was used last, of those that may be used.
+    /// The kept connection that was used last, of those that may be used; if there is one, of this thread's:
+    /// each chunk from another's costs both a wake-up.
     fn take(&self) -> Option<Connection> {
-        let now = self.clock.now();
+        let (now, here) = (self.clock.now(), thread::current().id());
         let mut idle = self.idle.lock();
         self.expire(&mut idle, now);
-        let at = idle.iter().rposition(|idle| idle.usable <= now && idle.connection.sender.is_ready())?;
+        let usable = |idle: &Idle| idle.usable <= now && idle.connection.sender.is_ready();
+        let own = idle.iter().rposition(|idle| idle.connection.thread == here && usable(idle));
+        let at = own.or_else(|| idle.iter().rposition(usable))?;
         idle.remove(at).map(|idle| idle.connection)
     }
 
@@ -119,7 +125,7 @@ impl Pool {
         // Its end is told to whoever sends on it.
         TokioExecutor::new().execute(async move { drop(driver.with_upgrades().await) });
         sender.ready().await?;
-        Ok(Connection { sender, line })
+        Ok(Connection { sender, line, thread: thread::current().id() })
     }
 
     fn keep(self: &Arc<Self>, connection: Connection, rests: bool) {

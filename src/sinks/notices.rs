@@ -30,9 +30,11 @@ impl Sink for Notices {
         if !std::mem::replace(&mut told.first, true) {
             tracing::info!("first exchange: {}", summary(exchange));
         }
+        if exchange.output.is_some() || exchange.unobserved.is_some() || told.unreported.len() >= MODELS {
+            return;
+        }
         let model = model(exchange);
-        let is_silent = exchange.output.is_none() && exchange.unobserved.is_none();
-        if is_silent && told.unreported.len() < MODELS && told.unreported.insert(model.clone()) {
+        if told.unreported.insert(model.clone()) {
             tracing::warn!(
                 "{model} at upstream {} reports no usage in its streams, so their tokens are counted as missing: \
                  let clients send \"stream_options\": {{\"include_usage\": true}}, or let the server report it \

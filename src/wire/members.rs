@@ -1,6 +1,7 @@
 //! What is looked for in a JSON body, and what was found. [`super::skim`] finds it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
@@ -36,14 +37,29 @@ pub struct Measure {
 #[derive(Debug, Default)]
 pub struct Members {
     wanted: Option<Wanted>,
-    pub(super) kept: Vec<(usize, Box<[u8]>)>,
-    pub(super) measured: Vec<(usize, Measure)>,
+    /// Path and place in `json` of what is kept.
+    pub(super) kept: Vec<(usize, Range<usize>)>,
+    pub(super) json: Vec<u8>,
+    measured: Vec<(usize, Measure)>,
     pub(super) complete: bool,
 }
 
 impl Members {
     pub(super) fn of(wanted: Wanted) -> Self {
         Self { wanted: Some(wanted), ..Self::default() }
+    }
+
+    pub(super) fn add_measure(&mut self, path: usize, measure: Measure) {
+        match self.measured.iter_mut().find(|(at, _)| *at == path) {
+            Some((_, sum)) => {
+                sum.bytes += measure.bytes;
+                sum.text_bytes += measure.text_bytes;
+                sum.texts += measure.texts;
+                sum.numbers += measure.numbers;
+                sum.arrays += measure.arrays;
+            }
+            None => self.measured.push((path, measure)),
+        }
     }
 
     /// Whether the body was one whole JSON object or array.
@@ -54,7 +70,8 @@ impl Members {
     /// The JSON of every member at a kept path, in the body's order.
     pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m [u8]> + 'm {
         let index = self.wanted.and_then(|wanted| wanted.keep.iter().position(|&kept| kept == path));
-        self.kept.iter().filter(move |(at, _)| Some(*at) == index).map(|(_, json)| &**json)
+        let kept = self.kept.iter().filter(move |(at, _)| Some(*at) == index);
+        kept.filter_map(|(_, range)| self.json.get(range.clone()))
     }
 
     /// The value at a kept path, where there is one that is not null and fits the type; the last one, if the

@@ -29,20 +29,23 @@ const TEXT_KEYS: [&[u8]; 10] = [
 pub struct Skim {
     wanted: Wanted,
     state: State,
-    /// Containers that are open; the outer ones in `frames`, the kinds of all in `arrays`.
+    /// How many containers are open; the outer ones are in `outer`, the kinds of all in `arrays`.
     depth: u32,
-    frames: Vec<Frame>,
+    outer: [Place; TRACKED_DEPTH],
     arrays: u128,
     /// For each open container: whether strings directly in it are text.
     texts: u128,
+    /// What earlier chunks held of the key that is being read.
     key: Vec<u8>,
-    /// Paths that the value to come lies on.
-    matching: u32,
+    /// Where the value to come lies.
+    place: Place,
+    /// The path that the value to come is at the end of: its number among those to keep and then to measure.
+    target: Option<usize>,
     /// Whether the value to come is text if it is a string.
     is_text: bool,
-    keeping: Option<Keeping>,
-    measuring: Option<Measuring>,
-    kept_bytes: usize,
+    capture: Option<Capture>,
+    /// The first byte of this chunk that the capture has not taken.
+    untaken: usize,
     members: Members,
     unicode: Unicode,
 }
@@ -60,9 +63,8 @@ enum State {
     Colon,
     /// A value has ended: a comma or the end of its container.
     After,
-    InString {
-        key: bool,
-    },
+    InKey,
+    InString,
     Escape {
         key: bool,
     },
@@ -77,25 +79,33 @@ enum State {
     Broken,
 }
 
+/// The paths that go on from here: they begin with the same bytes.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    /// Paths of which this container is a part.
-    matching: u32,
+struct Place {
+    /// Which ones, as bits.
+    paths: u32,
+    /// How many bytes of them lead here.
+    length: usize,
+}
+
+const TOP: Place = Place { paths: u32::MAX, length: 0 };
+const NOWHERE: Place = Place { paths: 0, length: 0 };
+
+/// A value that was asked for, while it is read.
+#[derive(Debug)]
+struct Capture {
+    path: usize,
+    depth: u32,
+    kind: CaptureKind,
 }
 
 #[derive(Debug)]
-struct Keeping {
-    path: usize,
-    depth: u32,
-    json: Vec<u8>,
-    overflowed: bool,
-}
-
-#[derive(Debug)]
-struct Measuring {
-    path: usize,
-    depth: u32,
-    measure: Measure,
+enum CaptureKind {
+    /// Its JSON is kept from here on among all that is kept; none: it is too large.
+    Keep {
+        from: Option<usize>,
+    },
+    Measure(Measure),
 }
 
 /// The `\uXXXX` that is being read.
@@ -103,15 +113,6 @@ struct Measuring {
 struct Unicode {
     digits: u8,
     value: u32,
-}
-
-/// Whether the part of a path at this depth, from 1, is `name`.
-fn is_part(path: &str, depth: usize, name: &[u8]) -> bool {
-    if depth == 1 {
-        let rest = path.as_bytes().strip_prefix(name);
-        return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."));
-    }
-    path.split('.').nth(depth - 1).is_some_and(|part| part.as_bytes() == name)
 }
 
 impl Skim {
@@ -122,15 +123,15 @@ impl Skim {
             wanted,
             state: State::Value,
             depth: 0,
-            frames: Vec::with_capacity(TRACKED_DEPTH),
+            outer: [NOWHERE; TRACKED_DEPTH],
             arrays: 0,
             texts: 0,
             key: Vec::new(),
-            matching: u32::MAX,
+            place: TOP,
+            target: None,
             is_text: false,
-            keeping: None,
-            measuring: None,
-            kept_bytes: 0,
+            capture: None,
+            untaken: 0,
             members: Members::of(wanted),
             unicode: Unicode::default(),
         }
@@ -138,23 +139,26 @@ impl Skim {
 
     /// Reads more of the body.
     pub fn push(&mut self, chunk: &[u8]) {
-        let mut rest = chunk;
-        while let Some((&byte, after)) = rest.split_first() {
-            if let State::InString { key } = self.state {
-                let run = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                let (text, tail) = rest.split_at(run);
-                self.take_text(text, key);
-                rest = tail;
-                if let Some((&end, after)) = tail.split_first() {
-                    self.take_raw(end);
-                    self.state = if end == b'\\' { State::Escape { key } } else { self.string_ended(key) };
-                    rest = after;
+        self.untaken = 0;
+        let mut at = 0;
+        while let Some((&byte, after)) = chunk.get(at..).and_then(<[u8]>::split_first) {
+            at = match self.state {
+                State::InString => self.string(chunk, at),
+                State::InKey => self.key(chunk, at),
+                State::InWord => self.word(chunk, at),
+                State::Broken => return,
+                State::Escape { .. } | State::InUnicode { .. } => {
+                    self.step(byte, chunk, at);
+                    at + 1
                 }
-                continue;
-            }
-            self.step(byte);
-            rest = after;
+                _ if is_blank(byte) => at + 1 + after.iter().take_while(|&&byte| is_blank(byte)).count(),
+                _ => {
+                    self.step(byte, chunk, at);
+                    at + 1
+                }
+            };
         }
+        self.take(chunk, chunk.len());
     }
 
     /// The body has ended: what it held.
@@ -163,66 +167,92 @@ impl Skim {
         self.members
     }
 
-    fn step(&mut self, byte: u8) {
+    /// Reads a string's text from here; gives where to go on.
+    fn string(&mut self, chunk: &[u8], at: usize) -> usize {
+        let (text, end) = run(chunk, at);
+        self.add_text(text.len() as u64);
+        let next = at + text.len() + 1;
+        match end {
+            Some(b'"') => self.value_ended(chunk, next),
+            Some(_) => self.state = State::Escape { key: false },
+            None => {}
+        }
+        next
+    }
+
+    /// Reads a key from here; gives where to go on.
+    fn key(&mut self, chunk: &[u8], at: usize) -> usize {
+        let (text, end) = run(chunk, at);
+        if end == Some(b'"') && self.key.is_empty() {
+            self.key_ended(text);
+        } else {
+            let room = KEY_LIMIT.saturating_sub(self.key.len());
+            self.key.extend_from_slice(text.get(..room).unwrap_or(text));
+            match end {
+                Some(b'"') => {
+                    let mut key = std::mem::take(&mut self.key);
+                    self.key_ended(&key);
+                    key.clear();
+                    self.key = key;
+                }
+                Some(escape) => {
+                    // No path has it: a key with an escape is none that was asked for.
+                    self.key.push(escape);
+                    self.state = State::Escape { key: true };
+                }
+                None => {}
+            }
+        }
+        at + text.len() + 1
+    }
+
+    /// Reads a number or a word from here; gives where to go on.
+    fn word(&mut self, chunk: &[u8], at: usize) -> usize {
+        let rest = chunk.get(at..).unwrap_or_default();
+        let ends = |&byte: &u8| matches!(byte, b',' | b'}' | b']') || is_blank(byte);
+        let Some(length) = rest.iter().position(ends) else { return chunk.len() };
+        self.value_ended(chunk, at + length);
+        at + length
+    }
+
+    fn step(&mut self, byte: u8, chunk: &[u8], at: usize) {
         match self.state {
             State::Escape { key } => self.escape(byte, key),
             State::InUnicode { key } => self.unicode_digit(byte, key),
-            State::InWord if !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') => {
-                self.take_raw(byte);
+            State::Value | State::FirstElement => self.value_begins(byte, chunk, at),
+            State::FirstKey | State::Key if byte == b'"' => self.state = State::InKey,
+            State::FirstKey if byte == b'}' => self.container_ends(chunk, at),
+            State::Colon if byte == b':' => self.state = State::Value,
+            State::After if byte == b',' => self.next_member(),
+            State::After if byte == if self.in_array() { b']' } else { b'}' } => {
+                self.container_ends(chunk, at);
             }
-            State::InWord => {
-                self.value_ended();
-                self.step(byte);
-            }
-            State::InString { .. } | State::Broken => {}
-            _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {
-                if self.keeping.is_some() || self.measuring.is_some() {
-                    self.take_raw(byte);
-                }
-            }
-            State::Value | State::FirstElement => self.value_begins(byte),
-            State::FirstKey | State::Key if byte == b'"' => {
-                self.take_raw(byte);
-                self.key.clear();
-                self.state = State::InString { key: true };
-            }
-            State::FirstKey if byte == b'}' => self.container_ends(byte),
-            State::Colon if byte == b':' => {
-                self.take_raw(byte);
-                self.state = State::Value;
-            }
-            State::After if byte == b',' => {
-                self.take_raw(byte);
-                self.next_member();
-            }
-            State::After if byte == if self.in_array() { b']' } else { b'}' } => self.container_ends(byte),
-            State::FirstKey | State::Key | State::Colon | State::After | State::Ended => {
-                self.state = State::Broken;
-            }
+            _ => self.state = State::Broken,
         }
     }
 
-    fn value_begins(&mut self, byte: u8) {
+    fn value_begins(&mut self, byte: u8, chunk: &[u8], at: usize) {
         if byte == b']' && self.state == State::FirstElement {
-            return self.container_ends(byte);
+            return self.container_ends(chunk, at);
         }
         if self.depth == 0 && !matches!(byte, b'{' | b'[') {
             self.state = State::Broken;
             return;
         }
-        self.start_capture();
-        self.take_raw(byte);
+        self.start_capture(at);
         match byte {
             b'{' | b'[' => self.container_begins(byte == b'['),
             b'"' => {
-                if let Some(measuring) = self.measuring.as_mut().filter(|_| self.is_text) {
-                    measuring.measure.texts += 1;
+                if self.is_text
+                    && let Some(measure) = self.measuring()
+                {
+                    measure.texts += 1;
                 }
-                self.state = State::InString { key: false };
+                self.state = State::InString;
             }
             b'-' | b'0'..=b'9' => {
-                if let Some(measuring) = &mut self.measuring {
-                    measuring.measure.numbers += 1;
+                if let Some(measure) = self.measuring() {
+                    measure.numbers += 1;
                 }
                 self.state = State::InWord;
             }
@@ -236,11 +266,15 @@ impl Skim {
             self.state = State::Broken;
             return;
         }
-        if self.frames.len() < TRACKED_DEPTH && self.frames.len() == self.depth as usize {
-            self.frames.push(Frame { matching: self.matching });
+        let depth = self.depth;
+        if let Some(outer) = self.outer.get_mut(depth as usize) {
+            *outer = self.place;
         }
-        if let Some(measuring) = self.measuring.as_mut().filter(|at| array && at.depth < self.depth) {
-            measuring.measure.arrays += 1;
+        if array
+            && self.capture.as_ref().is_some_and(|capture| capture.depth < depth)
+            && let Some(measure) = self.measuring()
+        {
+            measure.arrays += 1;
         }
         self.depth += 1;
         self.arrays = self.arrays << 1 | u128::from(array);
@@ -253,17 +287,19 @@ impl Skim {
         }
     }
 
-    fn container_ends(&mut self, byte: u8) {
-        self.take_raw(byte);
+    fn container_ends(&mut self, chunk: &[u8], at: usize) {
         self.depth = self.depth.saturating_sub(1);
-        self.frames.truncate(self.depth as usize);
         self.arrays >>= 1;
         self.texts >>= 1;
-        self.value_ended();
+        self.value_ended(chunk, at + 1);
     }
 
-    fn value_ended(&mut self) {
-        self.end_capture();
+    /// A value has ended, before this place in the chunk.
+    fn value_ended(&mut self, chunk: &[u8], end: usize) {
+        if self.capture.as_ref().is_some_and(|capture| capture.depth == self.depth) {
+            self.take(chunk, end);
+            self.end_capture();
+        }
         self.state = if self.depth == 0 { State::Ended } else { State::After };
     }
 
@@ -282,133 +318,108 @@ impl Skim {
 
     fn element(&mut self) {
         self.is_text = self.texts & 1 == 1;
-        self.matching = self.on_path(b"*");
+        self.follow(b"*");
     }
 
-    fn string_ended(&mut self, key: bool) -> State {
-        if !key {
-            self.value_ended();
-            return self.state;
-        }
-        self.is_text = TEXT_KEYS.contains(&self.key.as_slice());
-        let key = std::mem::take(&mut self.key);
-        self.matching = self.on_path(&key);
-        self.key = key;
-        State::Colon
+    fn key_ended(&mut self, key: &[u8]) {
+        self.is_text = self.capture.is_some() && TEXT_KEYS.contains(&key);
+        self.follow(key);
+        self.state = State::Colon;
     }
 
-    /// The paths on which a member of the innermost container lies.
-    fn on_path(&self, name: &[u8]) -> u32 {
+    /// Goes to a member of the innermost container: which paths lead further from it, and which ends there.
+    fn follow(&mut self, name: &[u8]) {
+        self.target = None;
         let depth = self.depth as usize;
-        let parent = match self.frames.last() {
-            Some(frame) if self.frames.len() == depth => frame.matching,
-            _ => return 0,
-        };
-        let mut matching = 0;
-        for (bit, path) in self.paths().enumerate().filter(|(bit, _)| parent >> bit & 1 == 1) {
-            if is_part(path, depth, name) {
-                matching |= 1 << bit;
+        let outer = depth.checked_sub(1).and_then(|at| self.outer.get(at)).copied().unwrap_or(NOWHERE);
+        self.place = NOWHERE;
+        if outer.paths == 0 || self.capture.is_some() {
+            return;
+        }
+        for (number, path) in self.wanted.keep.iter().chain(self.wanted.measure).enumerate() {
+            let rest = path.as_bytes().get(outer.length..).unwrap_or_default();
+            if outer.paths >> number & 1 == 0 || rest.first() != name.first() {
+                continue;
+            }
+            match rest.strip_prefix(name) {
+                // A name with a dot in it is no part of a path.
+                Some(_) if name.contains(&b'.') => {}
+                Some([]) => self.target = self.target.or(Some(number)),
+                Some([b'.', ..]) => self.place.paths |= 1 << number,
+                _ => {}
             }
         }
-        matching
+        self.place.length = outer.length + name.len() + 1;
     }
 
-    fn paths(&self) -> impl Iterator<Item = &'static str> {
-        self.wanted.keep.iter().chain(self.wanted.measure).copied()
-    }
-
-    /// Begins to keep or measure, if the value to come ends a path.
-    fn start_capture(&mut self) {
-        if self.matching == 0 || self.depth == 0 || self.keeping.is_some() || self.measuring.is_some() {
-            return;
-        }
-        let depth = self.depth;
-        let ends = |path: &str| path.bytes().filter(|byte| *byte == b'.').count() + 1 == depth as usize;
-        let matching = self.matching;
-        let Some(at) = self
-            .paths()
-            .enumerate()
-            .find(|(bit, path)| matching >> bit & 1 == 1 && ends(path))
-            .map(|(at, _)| at)
-        else {
-            return;
-        };
-        match at.checked_sub(self.wanted.keep.len()) {
-            None => self.keeping = Some(Keeping { path: at, depth, json: Vec::new(), overflowed: false }),
+    /// Begins to keep or measure, if the value that begins here was asked for.
+    fn start_capture(&mut self, at: usize) {
+        let Some(number) = self.target.take() else { return };
+        let (path, kind) = match number.checked_sub(self.wanted.keep.len()) {
+            None => (number, CaptureKind::Keep { from: Some(self.members.json.len()) }),
             Some(path) => {
-                self.measuring = Some(Measuring { path, depth, measure: Measure::default() });
                 // A text that stands directly at the path is what the path was asked for.
                 self.is_text = true;
+                (path, CaptureKind::Measure(Measure::default()))
             }
-        }
+        };
+        self.capture = Some(Capture { path, depth: self.depth, kind });
+        self.untaken = at;
     }
 
     fn end_capture(&mut self) {
-        if let Some(keeping) = self.keeping.take_if(|keeping| keeping.depth == self.depth)
-            && !keeping.overflowed
-        {
-            self.kept_bytes += keeping.json.len();
-            self.members.kept.push((keeping.path, keeping.json.into_boxed_slice()));
+        let Some(Capture { path, kind, .. }) = self.capture.take() else { return };
+        match kind {
+            CaptureKind::Keep { from: Some(from) } => {
+                self.members.kept.push((path, from..self.members.json.len()));
+            }
+            CaptureKind::Keep { from: None } => {}
+            CaptureKind::Measure(measure) => self.members.add_measure(path, measure),
         }
-        if let Some(Measuring { path, measure, .. }) = self.measuring.take_if(|at| at.depth == self.depth) {
-            match self.members.measured.iter_mut().find(|(at, _)| *at == path) {
-                Some((_, sum)) => {
-                    sum.bytes += measure.bytes;
-                    sum.text_bytes += measure.text_bytes;
-                    sum.texts += measure.texts;
-                    sum.numbers += measure.numbers;
-                    sum.arrays += measure.arrays;
+    }
+
+    /// Takes what the capture has not taken yet, up to this place in the chunk.
+    fn take(&mut self, chunk: &[u8], end: usize) {
+        let Some(capture) = &mut self.capture else { return };
+        let bytes = chunk.get(self.untaken..end).unwrap_or_default();
+        self.untaken = end;
+        match &mut capture.kind {
+            CaptureKind::Measure(measure) => measure.bytes += bytes.len() as u64,
+            CaptureKind::Keep { from } => {
+                let json = &mut self.members.json;
+                if let Some(start) = from.filter(|_| json.len() + bytes.len() > KEPT_LIMIT) {
+                    json.truncate(start);
+                    *from = None;
                 }
-                None => self.members.measured.push((path, measure)),
+                if from.is_some() {
+                    json.extend_from_slice(bytes);
+                }
             }
         }
     }
 
-    fn take_raw(&mut self, byte: u8) {
-        self.capture(&[byte]);
-    }
-
-    fn take_text(&mut self, text: &[u8], key: bool) {
-        self.capture(text);
-        if key {
-            let room = KEY_LIMIT.saturating_sub(self.key.len());
-            self.key.extend_from_slice(text.get(..room).unwrap_or(text));
-        } else {
-            self.add_text(text.len() as u64);
+    fn measuring(&mut self) -> Option<&mut Measure> {
+        match &mut self.capture {
+            Some(Capture { kind: CaptureKind::Measure(measure), .. }) => Some(measure),
+            _ => None,
         }
     }
 
     fn add_text(&mut self, bytes: u64) {
-        if let Some(measuring) = self.measuring.as_mut().filter(|_| self.is_text) {
-            measuring.measure.text_bytes += bytes;
-        }
-    }
-
-    fn capture(&mut self, bytes: &[u8]) {
-        if let Some(keeping) = &mut self.keeping {
-            keeping.overflowed |= self.kept_bytes + keeping.json.len() + bytes.len() > KEPT_LIMIT;
-            if keeping.overflowed {
-                keeping.json = Vec::new();
-            } else {
-                keeping.json.extend_from_slice(bytes);
-            }
-        }
-        if let Some(measuring) = &mut self.measuring {
-            measuring.measure.bytes += bytes.len() as u64;
+        if self.is_text
+            && let Some(measure) = self.measuring()
+        {
+            measure.text_bytes += bytes;
         }
     }
 
     fn escape(&mut self, byte: u8, key: bool) {
-        self.take_raw(byte);
         if byte == b'u' {
             self.unicode = Unicode::default();
             self.state = State::InUnicode { key };
             return;
         }
-        if !key {
-            self.add_text(1);
-        }
-        self.state = State::InString { key };
+        self.escaped(key, 1);
     }
 
     fn unicode_digit(&mut self, byte: u8, key: bool) {
@@ -416,7 +427,6 @@ impl Skim {
             self.state = State::Broken;
             return;
         };
-        self.take_raw(byte);
         self.unicode.value = self.unicode.value << 4 | digit;
         self.unicode.digits += 1;
         if self.unicode.digits == 4 {
@@ -426,12 +436,31 @@ impl Skim {
                 0x80..=0x7FF | 0xD800..=0xDFFF => 2,
                 _ => 3,
             };
-            if !key {
-                self.add_text(utf8_bytes);
-            }
-            self.state = State::InString { key };
+            self.escaped(key, utf8_bytes);
         }
     }
+
+    /// An escape has ended that stands for so many bytes.
+    fn escaped(&mut self, key: bool, bytes: u64) {
+        if key {
+            self.state = State::InKey;
+        } else {
+            self.add_text(bytes);
+            self.state = State::InString;
+        }
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// The bytes of a string from here to its end or its next escape, and which of the two follows.
+fn run(chunk: &[u8], at: usize) -> (&[u8], Option<u8>) {
+    let rest = chunk.get(at..).unwrap_or_default();
+    let length = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    let (text, end) = rest.split_at(length);
+    (text, end.first().copied())
 }
 
 #[cfg(test)]
@@ -454,7 +483,15 @@ mod tests {
     /// Skims a body whole, bytewise and at every split, which must make no difference.
     fn members(body: &str) -> Members {
         let whole = skim([body.as_bytes()]);
-        let shape = |members: &Members| (members.kept.clone(), members.measured.clone(), members.complete);
+        let shape = |members: &Members| {
+            let kept: Vec<_> =
+                WANTED.keep.iter().flat_map(|path| members.each(path)).map(<[u8]>::to_vec).collect();
+            (
+                kept,
+                WANTED.measure.iter().map(|path| members.measure(path)).collect::<Vec<_>>(),
+                members.complete,
+            )
+        };
         assert_eq!(shape(&skim(body.as_bytes().chunks(1))), shape(&whole), "{body}, bytewise");
         for at in 0..body.len() {
             let (head, tail) = body.as_bytes().split_at(at);
@@ -490,6 +527,13 @@ mod tests {
         let got = skim.finish();
         assert_eq!(got.each("*.n").collect::<Vec<_>>(), [b"1", b"2"]);
         assert!(got.is_complete() && !got.has("n"));
+    }
+
+    #[test]
+    fn a_name_with_an_escape_or_a_dot_is_none_that_was_asked_for() {
+        let got = members(r#"{"mod\nel":"a","choices.*.index":1,"choices.*":{"index":2}}"#);
+        assert!(!got.has("model") && !got.has("choices.*.index"));
+        assert!(got.is_complete());
     }
 
     #[test]

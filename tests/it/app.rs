@@ -55,7 +55,7 @@ async fn start(text: &Arc<Mutex<String>>) -> App {
             (filter == "info").then_some(()).ok_or_else(|| format!("`{filter}`?"))
         }),
     };
-    let runtimes = Runtimes { data: Handle::current(), accounts: Handle::current() };
+    let runtimes = Runtimes { data: vec![Handle::current()], accounts: Handle::current() };
     App::start(config, &runtimes, shell, None).await.unwrap()
 }
 

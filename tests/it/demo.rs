@@ -15,7 +15,7 @@ async fn start(duration: Option<Duration>) -> Demo {
     let here = tokio::runtime::Handle::current();
     let free = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let plan = Plan { listen: free, admin: free, duration, pace: 5.0 };
-    let runtimes = Runtimes { data: here.clone(), accounts: here };
+    let runtimes = Runtimes { data: vec![here.clone()], accounts: here };
     Demo::start(plan, &runtimes, Box::new(|_| Ok(()))).await.unwrap()
 }
 

@@ -5,17 +5,18 @@
 //! What a record adds is added under the map's lock for reading, and a series is dropped under its lock for
 //! writing: nothing is ever added to a series that is no longer on the page.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock};
 use prometheus::core::Metric as _;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, IntCounter};
 
 use super::catalog::{Kind, Row};
-use super::labels::{Key, Label};
+use super::labels::{Key, Label, Labels};
 use crate::clock::Moment;
 use crate::exchange::Name;
 
@@ -134,11 +135,13 @@ pub(super) struct Family<M> {
     labels: Vec<Label>,
     /// Others are made like it. It was made at the start, where wrong options would have been an error.
     pattern: M,
-    series: RwLock<HashMap<Key, Series<M>>>,
+    series: RwLock<HashTable<Series<M>>>,
+    hasher: DefaultHashBuilder,
 }
 
 #[derive(Debug)]
 struct Series<M> {
+    key: Key,
     instrument: M,
     touched: AtomicU64,
 }
@@ -146,7 +149,8 @@ struct Series<M> {
 impl<M: Instrument> Family<M> {
     /// A family without series.
     pub(super) fn new(row: &'static Row, labels: Vec<Label>, pattern: M) -> Self {
-        Self { row, labels, pattern, series: RwLock::default() }
+        let (series, hasher) = (RwLock::default(), DefaultHashBuilder::default());
+        Self { row, labels, pattern, series, hasher }
     }
 
     /// The labels of every series.
@@ -155,26 +159,39 @@ impl<M: Instrument> Family<M> {
     }
 
     /// Lets `record` change the series of these labels, made at 0 if it is not there.
-    pub(super) fn touch(&self, key: Key, now: Moment, record: impl FnOnce(&M)) {
-        if let Some(series) = self.series.read().get(&key) {
+    pub(super) fn touch(&self, labels: &Labels<'_>, now: Moment, record: impl FnOnce(&M)) {
+        let hash = self.hash(labels.values(&self.labels));
+        let is_it = |series: &Series<M>| series.key.iter().map(Name::as_str).eq(labels.values(&self.labels));
+        if let Some(series) = self.series.read().find(hash, is_it) {
             return series.touch(now, record);
         }
-        let make = || Series { instrument: self.pattern.another(), touched: AtomicU64::new(0) };
-        self.series.write().entry(key).or_insert_with(make).touch(now, record);
+        let make = || {
+            let (key, instrument) = (labels.pick(&self.labels), self.pattern.another());
+            Series { key, instrument, touched: AtomicU64::new(0) }
+        };
+        let rehash = |series: &Series<M>| self.hash(series.key.iter().map(Name::as_str));
+        let mut series = self.series.write();
+        series.entry(hash, is_it, rehash).or_insert_with(make).get().touch(now, record);
+    }
+
+    fn hash<'v>(&self, values: impl Iterator<Item = &'v str>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        values.for_each(|value| value.hash(&mut hasher));
+        hasher.finish()
     }
 
     /// Drops the series that `is_idle` tells from the labels and the moment of the last record.
     pub(super) fn drop_idle(&self, is_idle: impl Fn(&[Name], Moment) -> bool) {
         let touched = |series: &Series<M>| Moment::from_nanos(series.touched.load(Ordering::Relaxed));
-        self.series.write().retain(|key, series| !is_idle(key, touched(series)));
+        self.series.write().retain(|series| !is_idle(&series.key, touched(series)));
     }
 
     /// Every series as it is now.
     pub(super) fn collect(&self) -> Block {
         let series = self.series.read();
         let mut sorted: Vec<_> = series.iter().collect();
-        sorted.sort_unstable_by_key(|(key, _)| *key);
-        let readings = sorted.into_iter().map(|(key, series)| (key, series.instrument.read()));
+        sorted.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let readings = sorted.into_iter().map(|series| (&series.key, series.instrument.read()));
         Block::new(self.row, &self.labels, readings)
     }
 }
@@ -275,7 +292,8 @@ mod tests {
     }
 
     fn add(family: &Family<IntCounter>, values: &[&str], n: u64, at: u64) {
-        family.touch(key(values), Moment::from_nanos(at), |counter| counter.inc_by(n));
+        let key = key(values);
+        family.touch(&Labels::of(family.labels(), &key), Moment::from_nanos(at), |counter| counter.inc_by(n));
     }
 
     fn values(family: &Family<IntCounter>) -> Vec<f64> {

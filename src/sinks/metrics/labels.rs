@@ -100,28 +100,40 @@ impl Label {
 pub(super) type Key = Box<[Name]>;
 
 /// The values that one record has for its labels; each row picks its own.
-#[derive(Debug, Default)]
-pub(super) struct Labels([Option<Name>; Label::ALL.len()]);
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Labels<'a>([Option<&'a str>; Label::ALL.len()]);
 
-impl Labels {
+impl<'a> Labels<'a> {
+    /// The values of a key.
+    pub(super) fn of(labels: &[Label], key: &'a [Name]) -> Self {
+        labels.iter().zip(key).fold(Self::default(), |all, (label, value)| all.with(*label, value.as_str()))
+    }
+
     /// These values and one more.
-    pub(super) fn with(mut self, label: Label, value: impl Into<Name>) -> Self {
+    pub(super) fn with(mut self, label: Label, value: &'a str) -> Self {
         self.set(label, value);
         self
     }
 
     /// Sets one value, or replaces it.
-    pub(super) fn set(&mut self, label: Label, value: impl Into<Name>) {
+    pub(super) fn set(&mut self, label: Label, value: &'a str) {
         if let Some(slot) = self.0.get_mut(label as usize) {
-            *slot = Some(value.into());
+            *slot = Some(value);
         }
     }
 
     /// The values of these labels.
+    pub(super) fn values(&self, labels: &[Label]) -> impl Iterator<Item = &'a str> {
+        labels.iter().map(|label| {
+            let value = self.0.get(*label as usize).copied().flatten();
+            debug_assert!(value.is_some(), "{label:?} is unset");
+            value.unwrap_or(UNKNOWN)
+        })
+    }
+
+    /// The key of these labels.
     pub(super) fn pick(&self, labels: &[Label]) -> Key {
-        let value = |label: &Label| self.0.get(*label as usize).cloned().flatten();
-        debug_assert!(labels.iter().all(|label| value(label).is_some()), "one of {labels:?} is unset");
-        labels.iter().map(|label| value(label).unwrap_or_else(|| Name::from(UNKNOWN))).collect()
+        self.values(labels).map(Name::from).collect()
     }
 }
 

@@ -182,27 +182,27 @@ impl Metrics {
         for (store, presets) in self.stores.iter().zip(&self.settings.read().presets) {
             let Store::Counters(family) = store else { continue };
             for key in presets {
-                family.touch(key.clone(), now, |_| ());
+                family.touch(&Labels::of(family.labels(), key), now, |_| ());
             }
         }
     }
 
     /// Adds to a counter.
-    fn add(&self, id: Id, labels: &Labels, n: u64, now: Moment) {
+    fn add(&self, id: Id, labels: &Labels<'_>, n: u64, now: Moment) {
         let place = id as usize;
         debug_assert!(matches!(self.stores.get(place), Some(Store::Counters(_))), "{id:?} is no counter");
         if let Some(Store::Counters(family)) = self.stores.get(place) {
-            family.touch(labels.pick(family.labels()), now, |counter| counter.inc_by(n));
+            family.touch(labels, now, |counter| counter.inc_by(n));
         }
     }
 
     /// Adds a value to a histogram; `trail` is kept where the row has exemplars.
-    fn observe(&self, id: Id, labels: &Labels, value: f64, trail: Trail<'_>, now: Moment) {
+    fn observe(&self, id: Id, labels: &Labels<'_>, value: f64, trail: Trail<'_>, now: Moment) {
         let place = id as usize;
         debug_assert!(matches!(self.stores.get(place), Some(Store::Histograms(_))), "{id:?} is no histogram");
         if let (Some(row), Some(Store::Histograms(family))) = (TABLE.get(place), self.stores.get(place)) {
             let trail = (row.exemplars && self.settings.read().exemplars).then_some(trail);
-            family.touch(labels.pick(family.labels()), now, |histogram| histogram.observe(value, trail));
+            family.touch(labels, now, |histogram| histogram.observe(value, trail));
         }
     }
 

@@ -24,10 +24,24 @@ impl Sink for Metrics {
     }
 }
 
-/// Which names of an exchange had no series of their own.
-struct Folded {
-    tenant: bool,
-    model: bool,
+/// What an exchange's labels are made of. None: no series of its own.
+struct Names {
+    tenant: Option<Name>,
+    model: Option<Name>,
+    code: String,
+}
+
+impl Names {
+    fn labels<'a>(&'a self, exchange: &'a Exchange) -> Labels<'a> {
+        Labels::default()
+            .with(Label::Tenant, self.tenant.as_ref().map_or(OTHER, Name::as_str))
+            .with(Label::Model, self.model.as_ref().map_or(OTHER, Name::as_str))
+            .with(Label::Upstream, exchange.upstream.as_str())
+            .with(Label::Dialect, exchange.dialect.0)
+            .with(Label::Stream, if exchange.stream { "true" } else { "false" })
+            .with(Label::Outcome, exchange.outcome.label())
+            .with(Label::Code, &self.code)
+    }
 }
 
 impl Metrics {
@@ -37,9 +51,9 @@ impl Metrics {
             model.map_or_else(|| Some(Name::from(UNKNOWN)), |name| self.models.place(&name, true, now));
         let tenant = self.tenants.place(&origin.tenant, true, now);
         let labels = Labels::default()
-            .with(Label::Tenant, tenant.unwrap_or_else(|| Name::from(OTHER)))
-            .with(Label::Model, model.unwrap_or_else(|| Name::from(OTHER)))
-            .with(Label::Upstream, origin.upstream.clone())
+            .with(Label::Tenant, tenant.as_ref().map_or(OTHER, Name::as_str))
+            .with(Label::Model, model.as_ref().map_or(OTHER, Name::as_str))
+            .with(Label::Upstream, origin.upstream.as_str())
             .with(Label::Dialect, origin.dialect.0)
             .with(Label::InputBand, accepted.input_band.label());
         let trail = Trail {
@@ -51,11 +65,12 @@ impl Metrics {
     }
 
     fn ended(&self, exchange: &Exchange, now: Moment) {
-        let (mut labels, folded) = self.labels(exchange, now);
-        if folded.tenant {
+        let names = self.names(exchange, now);
+        let mut labels = names.labels(exchange);
+        if names.tenant.is_none() {
             self.tenants.overflow().add_one();
         }
-        if folded.model {
+        if names.model.is_none() {
             self.models.overflow().add_one();
         }
         self.add(Id::Requests, &labels, 1, now);
@@ -78,12 +93,15 @@ impl Metrics {
         if exchange.outcome == Outcome::ClientGone {
             let streamed = exchange.timing.ttft.is_some();
             labels.set(Label::Phase, if streamed { "streaming" } else { "before_first_token" });
-            self.label_by_an_earlier_acceptance(exchange, &mut labels);
+            let model = self.model_accepted_earlier(exchange);
+            if let Some(model) = &model {
+                labels.set(Label::Model, model.as_str());
+            }
             self.add(Id::ClientDisconnects, &labels, 1, now);
         }
     }
 
-    fn ended_times(&self, exchange: &Exchange, labels: &mut Labels, now: Moment) {
+    fn ended_times(&self, exchange: &Exchange, labels: &mut Labels<'_>, now: Moment) {
         let timing = &exchange.timing;
         let overhead = [("request", timing.overhead_request), ("response", Some(timing.overhead_response))];
         for (phase, time) in overhead {
@@ -101,7 +119,8 @@ impl Metrics {
         if !exchange.accepted() {
             return; // refused and failed requests have no tokens
         }
-        let (mut labels, _) = self.labels(exchange, now);
+        let names = self.names(exchange, now);
+        let mut labels = names.labels(exchange);
         let usage = &exchange.usage;
         let value = |count: Option<Count>| count.map(|count| count.value);
         for (id, tokens) in [
@@ -134,49 +153,43 @@ impl Metrics {
         }
     }
 
-    fn count_source(&self, labels: &mut Labels, direction: &'static str, count: Option<Count>, now: Moment) {
+    fn count_source(
+        &self,
+        labels: &mut Labels<'_>,
+        direction: &'static str,
+        count: Option<Count>,
+        now: Moment,
+    ) {
         labels.set(Label::Direction, direction);
         labels.set(Label::Source, count.map_or(MISSING, |count| count.source.label()));
         self.add(Id::TokenCounts, labels, 1, now);
     }
 
-    fn time(&self, id: Id, labels: &Labels, time: Option<Duration>, exchange: &Exchange, now: Moment) {
+    fn time(&self, id: Id, labels: &Labels<'_>, time: Option<Duration>, exchange: &Exchange, now: Moment) {
         if let Some(time) = time {
             self.observe(id, labels, time.as_secs_f64(), trail(exchange), now);
         }
     }
 
-    /// The labels of an exchange, its names through the budget.
-    fn labels(&self, exchange: &Exchange, now: Moment) -> (Labels, Folded) {
+    /// The names of an exchange, through the budget.
+    fn names(&self, exchange: &Exchange, now: Moment) -> Names {
         let accepted = exchange.accepted();
-        let tenant = self.tenants.place(&exchange.tenant, accepted, now);
         let model = exchange.model.label(accepted).map(cut).unwrap_or_else(|| Name::from(UNKNOWN));
-        let model = self.models.place(&model, accepted, now);
-        let folded = Folded { tenant: tenant.is_none(), model: model.is_none() };
-        let labels = Labels::default()
-            .with(Label::Tenant, tenant.unwrap_or_else(|| Name::from(OTHER)))
-            .with(Label::Model, model.unwrap_or_else(|| Name::from(OTHER)))
-            .with(Label::Upstream, exchange.upstream.clone())
-            .with(Label::Dialect, exchange.dialect.0)
-            .with(Label::Stream, if exchange.stream { "true" } else { "false" })
-            .with(Label::Outcome, exchange.outcome.label());
-        let labels = match exchange.code {
-            Some(code) => labels.with(Label::Code, code.to_string().as_str()),
-            None => labels.with(Label::Code, "none"),
-        };
-        (labels, folded)
+        Names {
+            tenant: self.tenants.place(&exchange.tenant, accepted, now),
+            model: self.models.place(&model, accepted, now),
+            code: exchange.code.map_or_else(|| "none".to_owned(), |code| code.to_string()),
+        }
     }
 
-    /// A client that left before the upstream said yes: its model has its name all the same where the
-    /// upstream has said yes to that name before.
-    fn label_by_an_earlier_acceptance(&self, exchange: &Exchange, labels: &mut Labels) {
+    /// Of a client that left before the upstream said yes: its model, where the upstream has said yes to that
+    /// name before.
+    fn model_accepted_earlier(&self, exchange: &Exchange) -> Option<Name> {
         if exchange.accepted() || exchange.model.configured.is_some() {
-            return;
+            return None;
         }
         let requested = exchange.model.requested.as_ref().map(cut);
-        if let Some(name) = requested.filter(|name| self.models.was_accepted(name)) {
-            labels.set(Label::Model, name);
-        }
+        requested.filter(|name| self.models.was_accepted(name))
     }
 }
 

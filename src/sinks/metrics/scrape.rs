@@ -60,9 +60,14 @@ impl Metrics {
     }
 
     /// The values of a metric that is read, not recorded. `series`: how many stand before it on the page.
-    fn read(&self, id: Id, pulses: &BTreeMap<Name, Pulse>, series: usize) -> Option<Vec<(Labels, f64)>> {
+    fn read<'p>(
+        &self,
+        id: Id,
+        pulses: &'p BTreeMap<Name, Pulse>,
+        series: usize,
+    ) -> Option<Vec<(Labels<'p>, f64)>> {
         let by_upstream = |value: fn(&Pulse) -> f64| {
-            let labels = |name: &Name| Labels::default().with(Label::Upstream, name.clone());
+            let labels = |name: &'p Name| Labels::default().with(Label::Upstream, name.as_str());
             Some(pulses.iter().map(|(name, pulse)| (labels(name), value(pulse))).collect())
         };
         let plain = |value: f64| Some(vec![(Labels::default(), value)]);
@@ -100,11 +105,11 @@ fn by<T, const N: usize>(
     label: Label,
     all: [T; N],
     value: impl Fn(T) -> (&'static str, u64),
-) -> Vec<(Labels, f64)> {
+) -> Vec<(Labels<'static>, f64)> {
     all.map(value).map(|(name, count)| (Labels::default().with(label, name), count as f64)).into()
 }
 
-fn picked(row: &Row, values: Vec<(Labels, f64)>) -> Vec<(Key, f64)> {
+fn picked(row: &Row, values: Vec<(Labels<'_>, f64)>) -> Vec<(Key, f64)> {
     values.into_iter().map(|(labels, value)| (labels.pick(row.labels), value)).collect()
 }
 
