@@ -1,10 +1,10 @@
 //! What is known of each open exchange, as atomics: the data plane writes, the accounts plane and a scrape
 //! read. One entry per open exchange, taken out when its record is finished.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::clock::Moment;

@@ -120,7 +120,9 @@ impl Admin {
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         server.http2().timer(TokioTimer::new());
-        let serving = server.serve_connection(TokioIo::new(Opening::new(socket, OPENING)), service);
+        let opening = stop.run_until_cancelled(Opening::read(socket, OPENING)).await;
+        let Some(Ok(opening)) = opening else { return };
+        let serving = server.serve_connection(TokioIo::new(opening), service);
         tokio::pin!(serving);
         tokio::select! {
             // A client that breaks off has its own reasons.

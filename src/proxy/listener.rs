@@ -1,13 +1,13 @@
 //! Accepts connections on the data port: HTTP/1.1 and HTTP/2 with prior knowledge, told apart by their first
 //! bytes. Ends gracefully: first no new connections, then running streams to their end, then a cut.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -26,18 +26,20 @@ const STREAMS: u32 = 10_000;
 
 const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descriptors: some will be closed soon
 
-/// One of the data plane's runtimes, and a clone of the load for each of its connections.
+/// One of the data plane's runtimes.
 struct Worker {
     runtime: Handle,
+    /// Its own, for each poll of a connection looks at it: threads would take the memory from each other.
+    stop: CancellationToken,
+    /// A clone for each connection.
     load: Arc<()>,
 }
 
 /// Serves connections until `stop` is cancelled, then lets those that run come to their end. Each goes to the
 /// runtime that has the fewest, and stays there.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handle>, stop: CancellationToken) {
-    let workers: Vec<_> =
-        runtimes.into_iter().map(|runtime| Worker { runtime, load: Arc::default() }).collect();
-    let graceful = GracefulShutdown::new();
+    let worker = |runtime| Worker { runtime, stop: stop.child_token(), load: Arc::default() };
+    let workers: Vec<_> = runtimes.into_iter().map(worker).collect();
     let mut failing = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -47,7 +49,8 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handl
                 let Some(worker) = workers.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) else {
                     return;
                 };
-                let serving = moved(Arc::clone(&proxy), socket, graceful.watcher(), Arc::clone(&worker.load));
+                let (stop, load) = (worker.stop.clone(), Arc::clone(&worker.load));
+                let serving = moved(Arc::clone(&proxy), socket, stop, load);
                 proxy.tasks.spawn_on(serving, &worker.runtime);
             }
             Err(error) => {
@@ -58,53 +61,62 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handl
             }
         }
     }
-    drop(listener);
-    proxy.cut.run_until_cancelled(graceful.shutdown()).await;
 }
 
 /// Serves a connection on a runtime that did not accept it.
-async fn moved(
-    proxy: Arc<Proxy>,
-    socket: TcpStream,
-    graceful: hyper_util::server::graceful::Watcher,
-    load: Arc<()>,
-) {
+async fn moved(proxy: Arc<Proxy>, socket: TcpStream, stop: CancellationToken, load: Arc<()>) {
     match socket.into_std().and_then(TcpStream::from_std) {
-        Ok(socket) => connection(proxy, socket, graceful).await,
+        Ok(socket) => connection(proxy, socket, stop).await,
         Err(error) => tracing::warn!(%error, "could not serve a connection"),
     }
     drop(load);
 }
 
-/// Serves one connection over any transport.
+/// Serves one connection over any transport. When `stop` is cancelled it ends with the exchanges that it has, and
+/// with the cut after that at once. How it ends its exchanges have recorded; what is left is the client's own doing.
 pub async fn connection(
     proxy: Arc<Proxy>,
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    graceful: hyper_util::server::graceful::Watcher,
+    stop: CancellationToken,
 ) {
+    let Some(Ok(opening)) = stop.run_until_cancelled(Opening::read(socket, HEAD_TIMEOUT)).await else {
+        return;
+    };
     let cut = proxy.cut.clone();
+    let is_http2 = opening.is_http2;
+    let socket = TokioIo::new(opening);
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
         async move { Ok::<_, std::convert::Infallible>(handle(proxy, request).await) }
     });
-    let server = server();
-    let serving =
-        server.serve_connection_with_upgrades(TokioIo::new(Opening::new(socket, HEAD_TIMEOUT)), service);
-    tokio::select! {
-        // How a connection ends its exchanges have recorded; what is left is the client's own doing.
-        _ = graceful.watch(serving.into_owned()) => {}
-        () = cut.cancelled() => {}
+    if is_http2 {
+        let mut serving = Box::pin(http2().serve_connection(socket, service));
+        if stop.run_until_cancelled(serving.as_mut()).await.is_none() {
+            serving.as_mut().graceful_shutdown();
+            cut.run_until_cancelled(serving).await;
+        }
+    } else {
+        let mut serving = pin!(http1().serve_connection(socket, service).with_upgrades());
+        if stop.run_until_cancelled(serving.as_mut()).await.is_none() {
+            serving.as_mut().graceful_shutdown();
+            cut.run_until_cancelled(serving).await;
+        }
     }
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new()).preserve_header_case(true);
+fn http1() -> conn::http1::Builder {
+    let mut server = conn::http1::Builder::new();
     server
-        .http1()
+        .preserve_header_case(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .auto_date_header(false)
-        .http2()
+        .auto_date_header(false);
+    server
+}
+
+fn http2() -> conn::http2::Builder<TokioExecutor> {
+    let mut server = conn::http2::Builder::new(TokioExecutor::new());
+    server
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_LIMIT)
         .max_concurrent_streams(STREAMS)

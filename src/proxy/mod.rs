@@ -16,7 +16,6 @@ mod upstream;
 mod watch;
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::{Context, Poll};
@@ -40,7 +39,7 @@ use crate::wire::Budget;
 use connect::Line;
 use reply::Trouble;
 use tap::{Deadline, Reads, ResponseTap, Upload};
-use upstream::{Answer, SendError, Upstream};
+use upstream::{Answer, SendError, Sending, Upstream};
 use watch::Recording;
 
 pub use connect::Dial;
@@ -195,13 +194,7 @@ enum Answered {
 
 /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
 /// noticed even while there is no connection yet.
-async fn answer(
-    proxy: &Proxy,
-    sending: impl Future<Output = Result<Answer, SendError>>,
-    upload: &Upload,
-    deadline: &mut Deadline,
-) -> Answered {
-    let mut sending = pin!(sending);
+async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
     poll_fn(|cx: &mut Context<'_>| {
         // First, so that what a request asked is known even if nobody takes it.
         let client_gone = upload.poll_ahead(cx).is_ready();

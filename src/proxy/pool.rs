@@ -85,7 +85,8 @@ impl Pool {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect().await?,
+                // Rare and large: what every exchange holds stays small.
+                None => Box::pin(self.connect()).await?,
             };
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {

@@ -120,6 +120,9 @@ impl Upload {
             let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
             state.ahead_bytes -= bytes;
             self.watch.read_ahead().fetch_sub(bytes, Ordering::Relaxed);
+            if state.ahead.is_empty() {
+                state.ahead = VecDeque::new(); // its memory is not held while the answer runs
+            }
             return Poll::Ready(Some(frame));
         }
         let polled = Pin::new(&mut state.incoming).poll_frame(cx);

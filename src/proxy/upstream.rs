@@ -1,5 +1,6 @@
 //! One upstream, ready to be sent to: over connections of HTTP/1, or over shared ones.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ pub(super) enum Lease {
     Shared { _load: Load },
 }
 
+/// A request on its way.
+pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Answer, SendError>> + Send>>;
+
 /// Why there is no answer.
 pub(super) type SendError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,11 +96,7 @@ impl Upstream {
 
     /// Sends a request whose head is the client's. One that was not sent on a connection that turned out dead
     /// is sent again; one of which a byte went out never is.
-    pub(super) fn send(
-        &self,
-        request: Request<RequestTap>,
-        upgrade: bool,
-    ) -> impl Future<Output = Result<Answer, SendError>> + use<> {
+    pub(super) fn send(&self, request: Request<RequestTap>, upgrade: bool) -> Sending {
         let to_http2 = self.settings.target.http2;
         let (mut head, body) = request.into_parts();
         headers::set_host(&mut head, self.settings.host, &self.settings.target.authority);
@@ -113,7 +113,8 @@ impl Upstream {
             Way::Http1(pool) => Way::Http1(Arc::clone(pool)),
             Way::Shared(lanes) => Way::Shared(Arc::clone(lanes)),
         };
-        async move {
+        // Boxed, so that it is gone once there is an answer: a stream that runs for minutes does not hold it.
+        Box::pin(async move {
             match way {
                 Way::Http1(pool) => {
                     let (response, line, lease) = pool.send(request).await?;
@@ -125,7 +126,7 @@ impl Upstream {
                     Ok(Answer { response, line, lease: Lease::Shared { _load: load } })
                 }
             }
-        }
+        })
     }
 
     /// Logs why a request got no answer, but not for each of many.

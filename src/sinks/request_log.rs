@@ -172,9 +172,12 @@ impl RequestLog {
 
     /// Whether this exchange is in the sample: decided by its id, so that every replica decides alike.
     fn samples(&self, exchange: &Exchange) -> bool {
-        let mut hash = std::hash::DefaultHasher::new();
-        exchange.request_id.hash(&mut hash);
-        (hash.finish() as f64) < self.sample * u64::MAX as f64 || self.sample >= 1.0
+        let share = || {
+            let mut hash = std::hash::DefaultHasher::new();
+            exchange.request_id.hash(&mut hash);
+            hash.finish() as f64 / u64::MAX as f64
+        };
+        self.sample >= 1.0 || share() < self.sample
     }
 }
 

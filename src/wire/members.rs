@@ -18,6 +18,43 @@ pub struct Wanted {
 /// How many paths one body may be asked for.
 pub const PATTERNS: usize = 32;
 
+/// The paths that go on from a member: they begin with the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Which ones, as bits.
+    paths: u32,
+    /// How many bytes of them lead here.
+    length: usize,
+}
+
+impl Place {
+    pub(super) const TOP: Self = Self { paths: u32::MAX, length: 0 };
+    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0 };
+
+    /// The place of a member of what is here, and the path that ends there: its number among those to keep and
+    /// then to measure.
+    pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
+        let (mut place, mut target) = (Self { paths: 0, length: self.length + name.len() + 1 }, None);
+        if self.paths == 0 {
+            return (place, target);
+        }
+        for (number, path) in wanted.keep.iter().chain(wanted.measure).enumerate() {
+            let rest = path.as_bytes().get(self.length..).unwrap_or_default();
+            if self.paths >> number & 1 == 0 || rest.first() != name.first() {
+                continue;
+            }
+            match rest.strip_prefix(name) {
+                // A name with a dot in it is no part of a path.
+                Some(_) if name.contains(&b'.') => {}
+                Some([]) => target = target.or(Some(number)),
+                Some([b'.', ..]) => place.paths |= 1 << number,
+                _ => {}
+            }
+        }
+        (place, target)
+    }
+}
+
 /// How large a member was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measure {

@@ -3,7 +3,7 @@
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
 
-use super::members::{Measure, Members, PATTERNS, Wanted};
+use super::members::{Measure, Members, PATTERNS, Place, Wanted};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
@@ -79,18 +79,6 @@ enum State {
     Broken,
 }
 
-/// The paths that go on from here: they begin with the same bytes.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Which ones, as bits.
-    paths: u32,
-    /// How many bytes of them lead here.
-    length: usize,
-}
-
-const TOP: Place = Place { paths: u32::MAX, length: 0 };
-const NOWHERE: Place = Place { paths: 0, length: 0 };
-
 /// A value that was asked for, while it is read.
 #[derive(Debug)]
 struct Capture {
@@ -123,11 +111,11 @@ impl Skim {
             wanted,
             state: State::Value,
             depth: 0,
-            outer: [NOWHERE; TRACKED_DEPTH],
+            outer: [Place::NOWHERE; TRACKED_DEPTH],
             arrays: 0,
             texts: 0,
             key: Vec::new(),
-            place: TOP,
+            place: Place::TOP,
             target: None,
             is_text: false,
             capture: None,
@@ -147,15 +135,9 @@ impl Skim {
                 State::InKey => self.key(chunk, at),
                 State::InWord => self.word(chunk, at),
                 State::Broken => return,
-                State::Escape { .. } | State::InUnicode { .. } => {
-                    self.step(byte, chunk, at);
-                    at + 1
-                }
+                State::Escape { .. } | State::InUnicode { .. } => self.step(byte, chunk, at),
                 _ if is_blank(byte) => at + 1 + after.iter().take_while(|&&byte| is_blank(byte)).count(),
-                _ => {
-                    self.step(byte, chunk, at);
-                    at + 1
-                }
+                _ => self.step(byte, chunk, at),
             };
         }
         self.take(chunk, chunk.len());
@@ -174,10 +156,12 @@ impl Skim {
         let next = at + text.len() + 1;
         match end {
             Some(b'"') => self.value_ended(chunk, next),
-            Some(_) => self.state = State::Escape { key: false },
-            None => {}
+            Some(_) => {
+                self.state = State::Escape { key: false };
+                next
+            }
+            None => next,
         }
-        next
     }
 
     /// Reads a key from here; gives where to go on.
@@ -203,7 +187,12 @@ impl Skim {
                 None => {}
             }
         }
-        at + text.len() + 1
+        let next = at + text.len() + 1;
+        if self.state == State::Colon && chunk.get(next) == Some(&b':') {
+            self.state = State::Value;
+            return next + 1;
+        }
+        next
     }
 
     /// Reads a number or a word from here; gives where to go on.
@@ -211,30 +200,29 @@ impl Skim {
         let rest = chunk.get(at..).unwrap_or_default();
         let ends = |&byte: &u8| matches!(byte, b',' | b'}' | b']') || is_blank(byte);
         let Some(length) = rest.iter().position(ends) else { return chunk.len() };
-        self.value_ended(chunk, at + length);
-        at + length
+        self.value_ended(chunk, at + length)
     }
 
-    fn step(&mut self, byte: u8, chunk: &[u8], at: usize) {
+    /// Reads one byte; gives where to go on.
+    fn step(&mut self, byte: u8, chunk: &[u8], at: usize) -> usize {
         match self.state {
             State::Escape { key } => self.escape(byte, key),
             State::InUnicode { key } => self.unicode_digit(byte, key),
-            State::Value | State::FirstElement => self.value_begins(byte, chunk, at),
+            State::FirstElement if byte == b']' => return self.container_ends(chunk, at),
+            State::Value | State::FirstElement => self.value_begins(byte, at),
             State::FirstKey | State::Key if byte == b'"' => self.state = State::InKey,
-            State::FirstKey if byte == b'}' => self.container_ends(chunk, at),
+            State::FirstKey if byte == b'}' => return self.container_ends(chunk, at),
             State::Colon if byte == b':' => self.state = State::Value,
             State::After if byte == b',' => self.next_member(),
             State::After if byte == if self.in_array() { b']' } else { b'}' } => {
-                self.container_ends(chunk, at);
+                return self.container_ends(chunk, at);
             }
             _ => self.state = State::Broken,
         }
+        at + 1
     }
 
-    fn value_begins(&mut self, byte: u8, chunk: &[u8], at: usize) {
-        if byte == b']' && self.state == State::FirstElement {
-            return self.container_ends(chunk, at);
-        }
+    fn value_begins(&mut self, byte: u8, at: usize) {
         if self.depth == 0 && !matches!(byte, b'{' | b'[') {
             self.state = State::Broken;
             return;
@@ -287,20 +275,28 @@ impl Skim {
         }
     }
 
-    fn container_ends(&mut self, chunk: &[u8], at: usize) {
+    fn container_ends(&mut self, chunk: &[u8], at: usize) -> usize {
         self.depth = self.depth.saturating_sub(1);
         self.arrays >>= 1;
         self.texts >>= 1;
-        self.value_ended(chunk, at + 1);
+        self.value_ended(chunk, at + 1)
     }
 
-    /// A value has ended, before this place in the chunk.
-    fn value_ended(&mut self, chunk: &[u8], end: usize) {
+    /// A value has ended, before this place in the chunk; gives where to go on.
+    fn value_ended(&mut self, chunk: &[u8], end: usize) -> usize {
         if self.capture.as_ref().is_some_and(|capture| capture.depth == self.depth) {
             self.take(chunk, end);
             self.end_capture();
         }
-        self.state = if self.depth == 0 { State::Ended } else { State::After };
+        if self.depth == 0 {
+            self.state = State::Ended;
+        } else if chunk.get(end) == Some(&b',') {
+            self.next_member();
+            return end + 1;
+        } else {
+            self.state = State::After;
+        }
+        end
     }
 
     fn next_member(&mut self) {
@@ -327,29 +323,13 @@ impl Skim {
         self.state = State::Colon;
     }
 
-    /// Goes to a member of the innermost container: which paths lead further from it, and which ends there.
+    /// Goes to a member of the innermost container.
     fn follow(&mut self, name: &[u8]) {
-        self.target = None;
-        let depth = self.depth as usize;
-        let outer = depth.checked_sub(1).and_then(|at| self.outer.get(at)).copied().unwrap_or(NOWHERE);
-        self.place = NOWHERE;
-        if outer.paths == 0 || self.capture.is_some() {
-            return;
-        }
-        for (number, path) in self.wanted.keep.iter().chain(self.wanted.measure).enumerate() {
-            let rest = path.as_bytes().get(outer.length..).unwrap_or_default();
-            if outer.paths >> number & 1 == 0 || rest.first() != name.first() {
-                continue;
-            }
-            match rest.strip_prefix(name) {
-                // A name with a dot in it is no part of a path.
-                Some(_) if name.contains(&b'.') => {}
-                Some([]) => self.target = self.target.or(Some(number)),
-                Some([b'.', ..]) => self.place.paths |= 1 << number,
-                _ => {}
-            }
-        }
-        self.place.length = outer.length + name.len() + 1;
+        let outer = (self.depth as usize).checked_sub(1).and_then(|at| self.outer.get(at));
+        (self.place, self.target) = match outer {
+            Some(outer) if self.capture.is_none() => outer.member(&self.wanted, name),
+            _ => (Place::NOWHERE, None),
+        };
     }
 
     /// Begins to keep or measure, if the value that begins here was asked for.

@@ -212,7 +212,7 @@ async fn what_no_upstream_matches_is_rejected() {
 #[tokio::test(start_paused = true)]
 async fn what_our_shutdown_cuts_is_drained() {
     let (sidecar, _upstream, mut client, mut server) = streaming().await;
-    sidecar.proxy.cut();
+    sidecar.cut();
     client.read_to_close().await;
     assert!(server.closes_within(Duration::from_millis(100)).await);
     check(&sidecar, "drained", Some(200)).await;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use parking_lot::Mutex;
 use serde_json::Value;
 use streamgauge::clock::Clock;
@@ -26,7 +25,7 @@ pub(crate) struct Sidecar {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) metrics: Arc<Metrics>,
     exchanges: Arc<Exchanges>,
-    graceful: GracefulShutdown,
+    stop: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -62,15 +61,20 @@ impl Sidecar {
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
-        (Self { proxy, metrics, exchanges, graceful: GracefulShutdown::new(), tasks }, Upstream(upstream))
+        (Self { proxy, metrics, exchanges, stop: CancellationToken::new(), tasks }, Upstream(upstream))
     }
 
     /// A client's connection.
     pub(crate) fn connect(&self) -> Wire {
         let (client, server) = tokio::io::duplex(64 << 10);
-        let graceful = self.graceful.watcher();
-        self.proxy.tasks.spawn(listener::connection(Arc::clone(&self.proxy), server, graceful));
+        self.proxy.tasks.spawn(listener::connection(Arc::clone(&self.proxy), server, self.stop.clone()));
         Wire(client)
+    }
+
+    /// Cuts what runs, as when the time to drain is over.
+    pub(crate) fn cut(&self) {
+        self.stop.cancel();
+        self.proxy.cut();
     }
 
     /// Waits until no exchange is open and all are settled; gives their lines of the request log.

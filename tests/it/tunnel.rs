@@ -54,7 +54,7 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
 #[tokio::test(start_paused = true)]
 async fn our_shutdown_cuts_a_tunnel() {
     let (sidecar, _upstream, mut client, mut server) = open().await;
-    sidecar.proxy.cut();
+    sidecar.cut();
     assert!(client.closes_within(Duration::from_millis(100)).await);
     assert!(server.closes_within(Duration::from_millis(100)).await);
     assert_eq!(sidecar.exchange().await["outcome"], "drained");

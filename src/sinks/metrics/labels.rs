@@ -1,8 +1,7 @@
 //! Labels: which there are, the values that one record has, and the budget that bounds the values that
 //! clients choose.
 
-use std::collections::{HashMap, HashSet};
-
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
