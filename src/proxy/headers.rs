@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
 use crate::config::HostHeader;
 
-const HOP_BY_HOP: [HeaderName; 3] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    UPGRADE,
+    TE,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("http2-settings"),
@@ -57,17 +60,20 @@ pub(super) fn prepare_response(head: &mut response::Parts, from: Version, to: Ve
 /// Takes out what belongs to one hop. `keep_coding`: both hops are HTTP/1.1, where `Transfer-Encoding` stays
 /// as it is written (a coding besides chunked is passed through undecoded).
 fn strip(headers: &mut HeaderMap, keep_coding: bool) {
+    if !keep_coding {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return; // most heads
+    }
     let listed: Vec<HeaderName> = tokens(headers.get_all(CONNECTION).iter())
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .collect();
     for name in listed.iter().filter(|name| !matches!(**name, TRANSFER_ENCODING | CONTENT_LENGTH | HOST)) {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP.iter().chain(&[CONNECTION, UPGRADE, TE]) {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
-    }
-    if !keep_coding {
-        headers.remove(TRANSFER_ENCODING);
     }
 }
 

@@ -69,11 +69,11 @@ impl Routes {
             return None;
         }
         let path = request.uri().path();
-        let host = headers::host(request.uri(), request.headers()).map(host_name);
+        let host = headers::host(request.uri(), request.headers()).map(without_port);
         let matching = |upstream: &&Arc<Upstream>| {
             let route = &upstream.settings.route;
-            let host_matches = route.host.as_deref().is_none_or(|want| host.as_deref() == Some(want));
-            host_matches && has_prefix(path, &route.path_prefix)
+            let is_host = |want: &str| host.is_some_and(|host| host.eq_ignore_ascii_case(want));
+            route.host.as_deref().is_none_or(is_host) && has_prefix(path, &route.path_prefix)
         };
         let weight = |upstream: &&Arc<Upstream>| {
             let route = &upstream.settings.route;
@@ -88,21 +88,20 @@ pub(super) fn name(upstream: Option<&Upstream>) -> Name {
     upstream.map_or_else(|| Name::from(NO_UPSTREAM), |upstream| upstream.settings.name.clone())
 }
 
-/// A host without its port, lower case.
-fn host_name(host: &str) -> String {
-    let without_port = match host.rsplit_once(':') {
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
-    };
-    without_port.to_ascii_lowercase()
+    }
 }
 
 /// Whether a path begins with a prefix, at a segment's border.
 fn has_prefix(path: &str, prefix: &str) -> bool {
-    let Some(rest) = path.strip_prefix(prefix.trim_end_matches('/')) else {
-        return prefix == "/"; // `*`, the target of OPTIONS
-    };
-    rest.is_empty() || rest.starts_with('/') || prefix == "/"
+    if prefix == "/" {
+        return true;
+    }
+    let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 const ID_LIMIT: usize = 128; // a longer id of a client is replaced by ours: cut, it would name another one

@@ -15,6 +15,14 @@ pub struct Wanted {
     pub measure: &'static [&'static str],
 }
 
+impl Wanted {
+    /// A path by its number among those to keep and then to measure.
+    fn path(&self, number: usize) -> Option<&'static str> {
+        let rest = || self.measure.get(number - self.keep.len());
+        self.keep.get(number).or_else(rest).copied()
+    }
+}
+
 /// How many paths one body may be asked for.
 pub const PATTERNS: usize = 32;
 
@@ -35,13 +43,14 @@ impl Place {
     /// then to measure.
     pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
         let (mut place, mut target) = (Self { paths: 0, length: self.length + name.len() + 1 }, None);
-        if self.paths == 0 {
-            return (place, target);
-        }
-        for (number, path) in wanted.keep.iter().chain(wanted.measure).enumerate() {
+        let mut left = self.paths;
+        while left != 0 {
+            let number = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let Some(path) = wanted.path(number) else { break };
             let rest = path.as_bytes().get(self.length..).unwrap_or_default();
-            if self.paths >> number & 1 == 0 || rest.first() != name.first() {
-                continue;
+            if rest.first() != name.first() {
+                continue; // most of them
             }
             match rest.strip_prefix(name) {
                 // A name with a dot in it is no part of a path.

@@ -198,7 +198,7 @@ impl Skim {
     /// Reads a number or a word from here; gives where to go on.
     fn word(&mut self, chunk: &[u8], at: usize) -> usize {
         let rest = chunk.get(at..).unwrap_or_default();
-        let ends = |&byte: &u8| matches!(byte, b',' | b'}' | b']') || is_blank(byte);
+        let ends = |&byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
         let Some(length) = rest.iter().position(ends) else { return chunk.len() };
         self.value_ended(chunk, at + length)
     }

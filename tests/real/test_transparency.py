@@ -113,7 +113,7 @@ def digest(answer: Message) -> str:
 def test_no_chunk_is_delayed_more_than_by_nginx(tmp_path, streams, interval_ms):
     """One-way delay of each chunk: straight, through nginx and through the sidecar, in the same rounds.
 
-    What else runs on the machine can spoil a measurement, so there are three tries; a slow proxy is slow in each.
+    What else runs on the machine spoils single measurements: the middle one of three decides.
     """
     with (
         programs.python("clock_upstream.py", tmp_path, str(interval_ms)) as upstream,
@@ -121,8 +121,9 @@ def test_no_chunk_is_delayed_more_than_by_nginx(tmp_path, streams, interval_ms):
         programs.sidecar(upstream, tmp_path) as sidecar,
     ):
         ways = {"straight": upstream, "nginx": nginx, "sidecar": sidecar.address}
-        tries = (measure(ways, streams, interval_ms / 1000) for _ in range(3))
-        assert any(added["sidecar"] <= 1.25 * added["nginx"] for added in tries)
+        measured = (measure(ways, streams, interval_ms / 1000) for _ in range(3))
+        ratios = [added["sidecar"] / added["nginx"] for added in measured]
+        assert median(ratios) <= 1.25, ratios
 
 
 def measure(ways: dict[str, tuple[str, int]], streams: int, interval: float) -> dict[str, float]:
