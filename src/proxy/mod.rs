@@ -195,7 +195,7 @@ enum Answered {
 /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
 /// noticed even while there is no connection yet.
 async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
-    poll_fn(|cx: &mut Context<'_>| {
+    let answered = poll_fn(|cx: &mut Context<'_>| {
         // First, so that what a request asked is known even if nobody takes it.
         let client_gone = upload.poll_ahead(cx).is_ready();
         match sending.as_mut().poll(cx) {
@@ -209,7 +209,14 @@ async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: 
         }
         deadline.poll_first_byte(upload, proxy.clock.now(), cx).map(|()| Answered::TimedOut)
     })
-    .await
+    .await;
+    if matches!(answered, Answered::Nothing(_)) {
+        upload.read_rest().await;
+        if upload.has_failed() {
+            return Answered::ClientGone;
+        }
+    }
+    answered
 }
 
 /// Passes an answer on to the client.

@@ -172,6 +172,42 @@ async fn an_upstream_that_cannot_be_reached() {
     assert_eq!(line["stream"], true);
 }
 
+/// Clients write head and body apart, and an upstream that is down refuses in between.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_for_is_known_though_it_came_after_the_refusal() {
+    let declared = post(STREAM_REQUEST);
+    let chunked = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n{}{LAST_CHUNK}",
+        chunk(STREAM_REQUEST)
+    );
+    for request in [declared, chunked] {
+        let (sidecar, upstream) = Sidecar::start(ONE_UPSTREAM);
+        drop(upstream);
+        let mut client = sidecar.connect();
+        let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+        let begun = tokio::time::Instant::now();
+        client.write(head).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        client.write(body).await;
+        assert!(client.read_head().await.starts_with("HTTP/1.1 502 "));
+        assert_eq!(begun.elapsed().as_millis(), 10, "no longer than the body takes");
+        let line = check(&sidecar, "upstream_failed", Some(502)).await;
+        assert_eq!((&line["stream"], &line["model_requested"]), (&true.into(), &"m".into()), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_to_ask_is_told_before_it_has() {
+    let (sidecar, upstream) = Sidecar::start(ONE_UPSTREAM);
+    drop(upstream);
+    let mut client = sidecar.connect();
+    let begun = tokio::time::Instant::now();
+    client.write("POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\n{").await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 502 "));
+    assert!(begun.elapsed() <= Duration::from_millis(100));
+    check(&sidecar, "upstream_failed", Some(502)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_of_our_own_has_the_shape_of_the_api() {
     for (path, dialect, start, kind, stream) in [
