@@ -127,11 +127,12 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
         .as_ref()
         .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
     let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
-    let Some(upstream) = upstream else { return fail(recording, Trouble::NoUpstream) };
-
-    if !headers::has_one_host(request.version(), request.headers()) {
-        return fail(recording, Trouble::BadHost);
-    }
+    let has_one_host = headers::has_one_host(request.version(), request.headers());
+    let Some(upstream) = upstream.filter(|_| has_one_host) else {
+        let trouble = if has_one_host { Trouble::NoUpstream } else { Trouble::BadHost };
+        Upload::new(request.into_body(), Arc::clone(recording.watch())).read_rest().await;
+        return fail(recording, trouble);
+    };
     let is_upgrade = headers::is_upgrade(request.version(), request.headers());
     let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
