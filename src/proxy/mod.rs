@@ -127,11 +127,12 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
         .as_ref()
         .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
     let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
-    let Some(upstream) = upstream else { return fail(recording, Trouble::NoUpstream) };
-
-    if !headers::has_one_host(request.version(), request.headers()) {
-        return fail(recording, Trouble::BadHost);
-    }
+    let has_one_host = headers::has_one_host(request.version(), request.headers());
+    let Some(upstream) = upstream.filter(|_| has_one_host) else {
+        let trouble = if has_one_host { Trouble::NoUpstream } else { Trouble::BadHost };
+        Upload::new(request.into_body(), Arc::clone(recording.watch())).read_rest().await;
+        return fail(recording, trouble);
+    };
     let is_upgrade = headers::is_upgrade(request.version(), request.headers());
     let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
@@ -195,7 +196,7 @@ enum Answered {
 /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
 /// noticed even while there is no connection yet.
 async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
-    poll_fn(|cx: &mut Context<'_>| {
+    let answered = poll_fn(|cx: &mut Context<'_>| {
         // First, so that what a request asked is known even if nobody takes it.
         let client_gone = upload.poll_ahead(cx).is_ready();
         match sending.as_mut().poll(cx) {
@@ -209,7 +210,14 @@ async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: 
         }
         deadline.poll_first_byte(upload, proxy.clock.now(), cx).map(|()| Answered::TimedOut)
     })
-    .await
+    .await;
+    if matches!(answered, Answered::Nothing(_)) {
+        upload.read_rest().await;
+        if upload.has_failed() {
+            return Answered::ClientGone;
+        }
+    }
+    answered
 }
 
 /// Passes an answer on to the client.

@@ -110,7 +110,8 @@ impl Trouble {
     /// The answer. Where no dialect is known, the first one's shape is what most clients read.
     pub(super) fn answer(self, dialect: Option<&dyn Dialect>, request_id: &str) -> Response<Full<Bytes>> {
         let (status, kind, message) = self.words();
-        let error = OwnError { status: status.as_u16(), message, request_id };
+        let message = format!("streamgauge: {message}");
+        let error = OwnError { status: status.as_u16(), message: &message, request_id };
         let body = dialect.or(DIALECTS.first().copied()).map(|dialect| dialect.error_body(&error));
         let mut response = Response::new(Full::from(body.unwrap_or_default()));
         *response.status_mut() = status;
@@ -124,14 +125,20 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
-    #[test]
-    fn our_own_answers_say_that_they_are_ours_and_why() {
+    #[tokio::test]
+    async fn our_own_answers_say_that_they_are_ours_and_why() {
         let response = Trouble::ConnectFailed.answer(None, "r-1");
         assert_eq!(response.status(), 502);
         assert_eq!(response.headers()["proxy-status"], "streamgauge; error=connection_refused");
         assert_eq!(response.headers()["content-type"], "application/json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["message"], "streamgauge: the upstream could not be connected to");
+        assert_eq!(body["error"]["request_id"], "r-1");
         assert_eq!(Trouble::FirstByteTimedOut.status(), 504);
         assert_eq!(Trouble::NoUpstream.ending(), Ending::Rejected);
     }

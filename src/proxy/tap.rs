@@ -2,6 +2,7 @@
 //! project. Nothing that can fail stands between receiving a frame and returning it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
+use tokio::time::error::Elapsed;
 
 use super::connect::Line;
 use super::upstream::Lease;
@@ -25,6 +27,9 @@ const READ_AHEAD: usize = 256 << 10;
 
 /// How much is read ahead of all requests together; beyond it nothing is, and that is counted.
 pub(super) const READ_AHEAD_IN_ALL: usize = 64 << 20;
+
+/// How long the rest of a request is waited for once nobody will take it. Clients write it right behind its head.
+const REST_LIMIT: Duration = Duration::from_millis(100);
 
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ struct UploadState {
     /// A connection has asked for the body: it is read no further ahead.
     taken: bool,
     failed: bool,
+    /// It was read ahead to its end.
+    ended: bool,
     /// The upstream has asked for more than the client has sent.
     waits_for_client: bool,
     /// When the upstream last took something.
@@ -62,6 +69,7 @@ impl Upload {
             ahead_bytes: 0,
             taken: false,
             failed: false,
+            ended: false,
             waits_for_client: false,
             moved: watch.now(),
         };
@@ -104,10 +112,31 @@ impl Upload {
                     self.saw(&frame);
                     state.ahead.push_back(frame);
                 }
-                Poll::Ready(None) | Poll::Pending => break,
+                Poll::Ready(None) => {
+                    state.ended = true;
+                    break;
+                }
+                Poll::Pending => break,
             }
         }
         if state.failed && !state.taken { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Reads ahead what the client is still sending, where no connection has asked for it and none will: what was
+    /// asked for is known then, and the client is not cut off in mid-sentence, which would lose it our answer.
+    pub(super) async fn read_rest(&self) {
+        let rest = poll_fn(|cx| match self.poll_ahead(cx) {
+            Poll::Pending if self.may_go_on() => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        // Who takes longer is answered all the same.
+        let _: Result<(), Elapsed> = tokio::time::timeout(REST_LIMIT, rest).await;
+    }
+
+    fn may_go_on(&self) -> bool {
+        let state = self.state.lock();
+        let is_over = state.ended || state.incoming.is_end_stream();
+        !state.taken && !is_over && state.ahead_bytes < READ_AHEAD
     }
 
     fn poll_next(

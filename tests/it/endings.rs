@@ -172,6 +172,49 @@ async fn an_upstream_that_cannot_be_reached() {
     assert_eq!(line["stream"], true);
 }
 
+/// Clients write head and body apart, and our answer is there in between.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_for_is_known_though_it_comes_after_our_answer() {
+    let elsewhere = "upstreams: [{name: v2, url: 'http://h:1', match: {path_prefix: /v2}}]";
+    let declared = post(STREAM_REQUEST);
+    let chunked = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n{}{LAST_CHUNK}",
+        chunk(STREAM_REQUEST)
+    );
+    let two_hosts = declared.replace("Host: api\r\n", "Host: api\r\nHost: b\r\n");
+    for (config, request, outcome, code) in [
+        (ONE_UPSTREAM, &declared, "upstream_failed", 502),
+        (ONE_UPSTREAM, &chunked, "upstream_failed", 502),
+        (elsewhere, &declared, "rejected", 404),
+        (ONE_UPSTREAM, &two_hosts, "rejected", 400),
+    ] {
+        let (sidecar, upstream) = Sidecar::start(config);
+        drop(upstream);
+        let mut client = sidecar.connect();
+        let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+        let begun = tokio::time::Instant::now();
+        client.write(head).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        client.write(body).await;
+        assert!(client.read_head().await.starts_with(&format!("HTTP/1.1 {code} ")), "{request}");
+        assert_eq!(begun.elapsed().as_millis(), 10, "no longer than the body takes");
+        let line = check(&sidecar, outcome, Some(code)).await;
+        assert_eq!((&line["stream"], &line["model_requested"]), (&true.into(), &"m".into()), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_to_ask_is_told_before_it_has() {
+    let (sidecar, upstream) = Sidecar::start(ONE_UPSTREAM);
+    drop(upstream);
+    let mut client = sidecar.connect();
+    let begun = tokio::time::Instant::now();
+    client.write("POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\n{").await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 502 "));
+    assert!(begun.elapsed() <= Duration::from_millis(100));
+    check(&sidecar, "upstream_failed", Some(502)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_of_our_own_has_the_shape_of_the_api() {
     for (path, dialect, start, kind, stream) in [

@@ -162,9 +162,10 @@ def weights() -> Path:
 
 
 @contextlib.contextmanager
-def llama(folder: Path, *, slots: int = 4) -> Iterator[tuple[str, int]]:
+def llama(folder: Path, *, slots: int = 4, embeddings: bool = False) -> Iterator[tuple[str, int]]:
     """llama.cpp's own server with real weights, ready to answer: its address."""
-    with python("llama_server.py", folder, str(weights()), str(slots)) as address:
+    options = ["embeddings"] if embeddings else []
+    with python("llama_server.py", folder, str(weights()), str(slots), *options) as address:
         yield address
 
 

@@ -1,0 +1,399 @@
+"""The official clients, and every way of asking with them: what each says that it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import anthropic
+import ollama
+import openai
+
+from programs import MODEL
+
+KEY = "sk-not-a-key"
+PROMPT = "Count to five."
+MESSAGES = [{"role": "user", "content": PROMPT}]
+LIMIT = 9
+USAGE = {"include_usage": True}
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FUNCTION = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
+
+# The clients' words for why an answer ended, in the log's.
+REASONS = {
+    "stop": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+@dataclass
+class Told:
+    """What a client says of one answer."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int | None
+    reason: str | None = None
+    text: str = ""
+    thinking: str = ""
+    tools: list = field(default_factory=list)
+    vectors: list = field(default_factory=list)
+    id: str | None = None
+    cached: int | None = None
+    # When the first of it was in the client's hands, on the monotonic clock.
+    first: float | None = None
+
+
+class Clients:
+    """One of each, with the same headers on every request; they try once, and `patience` seconds long."""
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None, patience: float = 60, retries: int = 0):
+        self._url = url
+        self._more = {"default_headers": headers or {}, "api_key": KEY, "max_retries": retries, "timeout": patience}
+        self._own = {"headers": {"authorization": f"Bearer {KEY}", **(headers or {})}, "timeout": patience}
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self._url}/v1", **self._more)
+
+    @cached_property
+    def async_openai(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self._url}/v1", **self._more)
+
+    @cached_property
+    def anthropic(self) -> anthropic.Anthropic:
+        return anthropic.Anthropic(base_url=self._url, **self._more)
+
+    @cached_property
+    def async_anthropic(self) -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(base_url=self._url, **self._more)
+
+    @cached_property
+    def ollama(self) -> ollama.Client:
+        return ollama.Client(self._url, **self._own)
+
+    @cached_property
+    def async_ollama(self) -> ollama.AsyncClient:
+        return ollama.AsyncClient(self._url, **self._own)
+
+
+class Stamped:
+    """Items as they come; knows when the first one that `tells` came, and can stop there."""
+
+    def __init__(self, tells: Callable, leave: bool = False):
+        self.items: list = []
+        self.first: float | None = None
+        self._tells, self._leave = tells, leave
+
+    def take(self, item) -> bool:
+        """Whether to go on."""
+        self.items.append(item)
+        if self.first is None and self._tells(item):
+            self.first = time.monotonic()
+        return not (self._leave and self.first)
+
+    def all(self, items: Iterable) -> Stamped:
+        for item in items:
+            if not self.take(item):
+                break
+        return self
+
+    async def all_async(self, items) -> Stamped:
+        async for item in items:
+            if not self.take(item):
+                break
+        return self
+
+
+# openai
+
+CHAT = {"model": MODEL, "messages": MESSAGES, "max_tokens": LIMIT, "tools": [FUNCTION]}
+CHAT_STREAM = {**CHAT, "stream": True, "stream_options": USAGE}
+COMPLETION = {"model": MODEL, "prompt": PROMPT, "max_tokens": LIMIT}
+
+
+def has_delta(chunk) -> bool:
+    delta = chunk.choices[0].delta if chunk.choices else None
+    return bool(delta and (delta.content or delta.tool_calls or getattr(delta, "reasoning", None)))
+
+
+def has_text(chunk) -> bool:
+    return bool(chunk.choices and chunk.choices[0].text)
+
+
+def openai_told(answer, usage, **more) -> Told:
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Told(
+        answer.model,
+        usage.prompt_tokens,
+        getattr(usage, "completion_tokens", None),
+        cached=details.cached_tokens if details else None,
+        **more,
+    )
+
+
+def chat_whole_told(answer, **more) -> Told:
+    choice = answer.choices[0]
+    return openai_told(
+        answer,
+        answer.usage,
+        reason=choice.finish_reason,
+        text=choice.message.content or "",
+        thinking=getattr(choice.message, "reasoning", None) or "",
+        tools=[json.loads(call.function.arguments) for call in choice.message.tool_calls or []],
+        id=answer.id,
+        **more,
+    )
+
+
+def chat_chunks_told(stamped: Stamped) -> Told:
+    choices = [chunk.choices[0] for chunk in stamped.items if chunk.choices]
+    calls = [call for choice in choices for call in choice.delta.tool_calls or []]
+    arguments = "".join(call.function.arguments or "" for call in calls)
+    return openai_told(
+        stamped.items[-1],
+        stamped.items[-1].usage,
+        reason=choices[-1].finish_reason,
+        text="".join(choice.delta.content or "" for choice in choices),
+        thinking="".join(getattr(choice.delta, "reasoning", None) or "" for choice in choices),
+        tools=[json.loads(arguments)] if calls else [],
+        id=stamped.items[-1].id,
+        first=stamped.first,
+    )
+
+
+def openai_chat(clients: Clients) -> Told:
+    return chat_whole_told(clients.openai.chat.completions.create(**CHAT))
+
+
+def openai_chat_stream(clients: Clients, leave: bool = False) -> Told | None:
+    with clients.openai.chat.completions.create(**CHAT_STREAM) as stream:
+        stamped = Stamped(has_delta, leave).all(stream)
+    return None if leave else chat_chunks_told(stamped)
+
+
+def openai_chat_events(clients: Clients) -> Told:
+    """With the helper that puts the answer together while it comes. It takes no tools that are not `strict`, and has
+    no final completion of an answer that hit its limit."""
+    asked = {name: value for name, value in CHAT.items() if name != "tools"}
+    with clients.openai.chat.completions.stream(**asked, stream_options=USAGE) as stream:
+        stamped = Stamped(lambda event: event.type == "chunk" and has_delta(event.chunk)).all(stream)
+        answer = stream.current_completion_snapshot
+    return chat_whole_told(answer, first=stamped.first)
+
+
+def openai_chat_async(clients: Clients, leave: bool = False) -> Told | None:
+    async def ask() -> Stamped:
+        async with clients.async_openai, await clients.async_openai.chat.completions.create(**CHAT_STREAM) as stream:
+            return await Stamped(has_delta, leave).all_async(stream)
+
+    stamped = asyncio.run(ask())
+    return None if leave else chat_chunks_told(stamped)
+
+
+def openai_completion(clients: Clients) -> Told:
+    answer = clients.openai.completions.create(**COMPLETION)
+    choice = answer.choices[0]
+    return openai_told(answer, answer.usage, reason=choice.finish_reason, text=choice.text, id=answer.id)
+
+
+def openai_completion_stream(clients: Clients, leave: bool = False) -> Told | None:
+    with clients.openai.completions.create(**COMPLETION, stream=True, stream_options=USAGE) as stream:
+        stamped = Stamped(has_text, leave).all(stream)
+    if leave:
+        return None
+    choices = [chunk.choices[0] for chunk in stamped.items if chunk.choices]
+    return openai_told(
+        stamped.items[-1],
+        next(chunk.usage for chunk in reversed(stamped.items) if chunk.usage),
+        reason=next(choice.finish_reason for choice in reversed(choices) if choice.finish_reason),
+        text="".join(choice.text for choice in choices),
+        id=stamped.items[-1].id,
+        first=stamped.first,
+    )
+
+
+def openai_embeddings(clients: Clients) -> Told:
+    """Unasked, the client wants the numbers in base64."""
+    answer = clients.openai.embeddings.create(model=MODEL, input=[PROMPT, "the sea"])
+    return openai_told(answer, answer.usage, vectors=[item.embedding for item in answer.data])
+
+
+# anthropic
+
+MESSAGE = {
+    "model": MODEL,
+    "messages": MESSAGES,
+    "max_tokens": LIMIT,
+    "tools": [{"name": "get_weather", "input_schema": PARAMETERS}],
+}
+
+
+def is_delta(event) -> bool:
+    block = getattr(event, "content_block", None)
+    return event.type == "content_block_delta" or bool(block and block.type == "tool_use")
+
+
+def message_told(message, first: float | None = None) -> Told:
+    usage, blocks = message.usage, message.content
+    cached = [usage.cache_read_input_tokens, usage.cache_creation_input_tokens]
+    return Told(
+        message.model,
+        usage.input_tokens + sum(count or 0 for count in cached),
+        usage.output_tokens,
+        reason=message.stop_reason,
+        text="".join(block.text for block in blocks if block.type == "text"),
+        thinking="".join(block.thinking for block in blocks if block.type == "thinking"),
+        tools=[block.input for block in blocks if block.type == "tool_use"],
+        id=message.id,
+        cached=usage.cache_read_input_tokens,
+        first=first,
+    )
+
+
+def anthropic_message(clients: Clients) -> Told:
+    return message_told(clients.anthropic.messages.create(**MESSAGE))
+
+
+def anthropic_stream(clients: Clients, leave: bool = False) -> Told | None:
+    """Bare events, put together here."""
+    with clients.anthropic.messages.create(**MESSAGE, stream=True) as stream:
+        stamped = Stamped(is_delta, leave).all(stream)
+    if leave:
+        return None
+    (message,) = [event.message for event in stamped.items if event.type == "message_start"]
+    last = next(event for event in reversed(stamped.items) if event.type == "message_delta")
+    deltas = [event.delta for event in stamped.items if event.type == "content_block_delta"]
+    arguments = "".join(delta.partial_json for delta in deltas if delta.type == "input_json_delta")
+    message.usage.output_tokens = last.usage.output_tokens
+    message.stop_reason = last.delta.stop_reason
+    told = message_told(message, stamped.first)
+    told.text = "".join(delta.text for delta in deltas if delta.type == "text_delta")
+    told.thinking = "".join(delta.thinking for delta in deltas if delta.type == "thinking_delta")
+    told.tools = [json.loads(arguments)] if arguments else []
+    return told
+
+
+def anthropic_events(clients: Clients) -> Told:
+    """With the helper that puts the message together while it comes."""
+    with clients.anthropic.messages.stream(**MESSAGE) as stream:
+        stamped = Stamped(is_delta).all(stream)
+        return message_told(stream.get_final_message(), stamped.first)
+
+
+def anthropic_async(clients: Clients, leave: bool = False) -> Told | None:
+    async def ask() -> Told | None:
+        async with clients.async_anthropic, clients.async_anthropic.messages.stream(**MESSAGE) as stream:
+            stamped = await Stamped(is_delta, leave).all_async(stream)
+            return None if leave else message_told(await stream.get_final_message(), stamped.first)
+
+    return asyncio.run(ask())
+
+
+# ollama
+
+OPTIONS = {"num_predict": LIMIT}
+OLLAMA_CHAT = {"model": MODEL, "messages": MESSAGES, "options": OPTIONS, "tools": [FUNCTION]}
+OLLAMA_PROMPT = {"model": MODEL, "prompt": PROMPT, "options": OPTIONS}
+
+
+def line_text(line) -> tuple[str, str]:
+    said = getattr(line, "message", line)
+    return getattr(said, "content", None) or getattr(said, "response", None) or "", said.thinking or ""
+
+
+def has_said(line) -> bool:
+    return any(line_text(line)) or bool(getattr(getattr(line, "message", line), "tool_calls", None))
+
+
+def lines_told(stamped: Stamped) -> Told:
+    last = stamped.items[-1]
+    said = [getattr(line, "message", line) for line in stamped.items]
+    calls = [call for message in said for call in getattr(message, "tool_calls", None) or []]
+    return Told(
+        last.model,
+        last.prompt_eval_count,
+        last.eval_count,
+        reason=last.done_reason,
+        text="".join(line_text(line)[0] for line in stamped.items),
+        thinking="".join(line_text(line)[1] for line in stamped.items),
+        tools=[dict(call.function.arguments) for call in calls],
+        first=stamped.first,
+    )
+
+
+def ollama_whole(answer) -> Told:
+    told = lines_told(Stamped(has_said).all([answer]))
+    told.first = None
+    return told
+
+
+def ollama_lines(lines, leave: bool) -> Told | None:
+    with contextlib.closing(lines):
+        stamped = Stamped(has_said, leave).all(lines)
+    return None if leave else lines_told(stamped)
+
+
+def ollama_chat(clients: Clients) -> Told:
+    return ollama_whole(clients.ollama.chat(**OLLAMA_CHAT))
+
+
+def ollama_chat_stream(clients: Clients, leave: bool = False) -> Told | None:
+    return ollama_lines(clients.ollama.chat(**OLLAMA_CHAT, stream=True), leave)
+
+
+def ollama_chat_async(clients: Clients, leave: bool = False) -> Told | None:
+    async def ask() -> Stamped:
+        async with contextlib.aclosing(await clients.async_ollama.chat(**OLLAMA_CHAT, stream=True)) as lines:
+            return await Stamped(has_said, leave).all_async(lines)
+
+    stamped = asyncio.run(ask())
+    return None if leave else lines_told(stamped)
+
+
+def ollama_generate(clients: Clients) -> Told:
+    return ollama_whole(clients.ollama.generate(**OLLAMA_PROMPT))
+
+
+def ollama_generate_stream(clients: Clients, leave: bool = False) -> Told | None:
+    return ollama_lines(clients.ollama.generate(**OLLAMA_PROMPT, stream=True), leave)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of asking: who it is understood by, and whether the answer is a stream."""
+
+    dialect: str
+    stream: bool
+
+
+WAYS: dict[Callable, Way] = {
+    openai_chat: Way("openai_chat", False),
+    openai_chat_stream: Way("openai_chat", True),
+    openai_chat_events: Way("openai_chat", True),
+    openai_chat_async: Way("openai_chat", True),
+    openai_completion: Way("openai_completions", False),
+    openai_completion_stream: Way("openai_completions", True),
+    openai_embeddings: Way("openai_embeddings", False),
+    anthropic_message: Way("anthropic_messages", False),
+    anthropic_stream: Way("anthropic_messages", True),
+    anthropic_events: Way("anthropic_messages", True),
+    anthropic_async: Way("anthropic_messages", True),
+    ollama_chat: Way("ollama", False),
+    ollama_chat_stream: Way("ollama", True),
+    ollama_chat_async: Way("ollama", True),
+    ollama_generate: Way("ollama", False),
+    ollama_generate_stream: Way("ollama", True),
+}
+LEAVES = [openai_chat_stream, openai_chat_async, openai_completion_stream, anthropic_stream, anthropic_async]
+LEAVES += [ollama_chat_stream, ollama_chat_async, ollama_generate_stream]
