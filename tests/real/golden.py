@@ -42,7 +42,7 @@ class Case:
         return b"\r\n".join(head) + b"\r\n\r\n" + self.request_body
 
     def response(self) -> bytes:
-        """The response's bytes; each piece is a chunk, where the body has no declared length."""
+        """The response's bytes; each piece is a chunk, where the body has no declared length. One that is cut has no end."""
         head = [b"HTTP/1.1 %d Fine" % self.status, *self.headers]
         bodiless = self.method == "HEAD" or self.status in BODILESS
         declared = any(name_of(line) == b"content-length" for line in self.headers)
@@ -50,7 +50,8 @@ class Case:
             return b"\r\n".join(head) + b"\r\n\r\n" + b"".join(self.pieces)
         head.append(b"Transfer-Encoding: chunked")
         body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in self.pieces)
-        return b"\r\n".join(head) + b"\r\n\r\n" + body + b"0\r\n\r\n"
+        end = b"" if self.ending == "cut" else b"0\r\n\r\n"
+        return b"\r\n".join(head) + b"\r\n\r\n" + body + end
 
 
 def name_of(header: bytes) -> bytes:

@@ -12,7 +12,7 @@ sys.path.insert(0, __file__.rsplit("/", 1)[0])
 import golden  # noqa: E402
 from wire import Message  # noqa: E402
 
-ANSWERS = {case.name: case.response() for case in golden.cases() if case.status}
+CASES = {case.name: case for case in golden.cases() if case.status}
 
 
 def serve(connection: socket.socket) -> None:
@@ -26,7 +26,10 @@ def serve(connection: socket.socket) -> None:
                 if not data:
                     return
                 held = request.push(data)
-            connection.sendall(ANSWERS[request.header("x-request-id").decode()])
+            case = CASES[request.header("x-request-id").decode()]
+            connection.sendall(case.response())
+            if case.ending == "cut":
+                return
 
 
 listener = socket.create_server(("127.0.0.1", 0))

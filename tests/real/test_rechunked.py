@@ -1,12 +1,13 @@
 """A proxy that buffers stands before the server, and cuts its answers anew: every number but times is the same."""
 
-import gzip
+import contextlib
+import zlib
 
 import pytest
 
 import golden
 import programs
-from wire import exchange
+from wire import Connection, Message
 
 # All in memory: nginx gives up the rights to write here.
 BUFFERING = (
@@ -20,13 +21,23 @@ VARYING = {"time", "request_id", "in_flight_at_start", "config"}
 
 
 def is_playable(case: golden.Case) -> bool:
-    """Whether a server can give the answer: it has one that is whole, and that stays HTTP."""
-    return case.ending == "end" and case.status != 101
+    """Whether a server can give the answer through a proxy that keeps it until there is enough: it ends, whole or
+    cut, and it stays HTTP. What depends on when somebody has seen a part of it can't."""
+    return case.ending in ("end", "cut") and case.status != 101
 
 
 def numbers(line: dict, *without: str) -> dict:
     left_out = VARYING | set(without)
     return {name: value for name, value in line.items() if name not in left_out and not name.endswith("_seconds")}
+
+
+def answer_to(address: tuple[str, int], sent: bytes) -> Message:
+    with Connection(address) as connection:
+        arrival = connection.send(sent)
+        with contextlib.suppress(EOFError):
+            while not arrival.answer.complete:
+                connection.read(arrival)
+        return arrival.answer
 
 
 @pytest.mark.parametrize("settings", [BUFFERING, COMPRESSING], ids=["buffered", "buffered and in gzip"])
@@ -40,12 +51,13 @@ def test_every_case_reads_the_same_behind_nginx(tmp_path, settings):
     ):
         for case in cases:
             accept = [b"Accept-Encoding: gzip"] if settings == COMPRESSING else []
-            answer = exchange(sidecar.address, case.request(b"X-Request-Id: " + case.name.encode(), *accept)).answer
+            answer = answer_to(sidecar.address, case.request(b"X-Request-Id: " + case.name.encode(), *accept))
+            assert answer.complete == (case.ending == "end"), case.name
             body = bytes(answer.body)
             own = any(golden.name_of(line) == b"content-encoding" for line in case.headers)
             if not own and answer.header("content-encoding") == b"gzip":
                 compressed.add(case.name)
-                body = gzip.decompress(body) if body else body
+                body = zlib.decompressobj(wbits=31).decompress(body)  # as far as it goes
             assert answer.status == case.status, case.name
             if case.method != "HEAD" and case.status not in golden.BODILESS:
                 assert body == b"".join(case.pieces), case.name
