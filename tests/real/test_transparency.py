@@ -11,7 +11,7 @@ import pytest
 
 import programs
 import tee
-from wire import Connection, Message, end_to_end, exchange, request
+from wire import Arrival, Connection, Message, end_to_end, exchange, request
 
 CHAT = {
     "model": programs.MODEL,
@@ -135,7 +135,7 @@ def measure(ways: dict[str, tuple[str, int]], streams: int, interval: float) -> 
     for turn in range(rounds + 1):
         random.Random(turn).shuffle(order)
         for way in order:
-            found = one_way_delays(connections[way], ways[way], events, interval)
+            found = one_way_delays(streamed_at_once(connections[way], ways[way], events, interval))
             if turn:  # the first round warms up
                 delays[way].append(median(found))
     added = {
@@ -150,24 +150,32 @@ def measure(ways: dict[str, tuple[str, int]], streams: int, interval: float) -> 
     return added
 
 
-def one_way_delays(connections: list[Connection], address: tuple[str, int], events: int, interval: float) -> list[int]:
-    """Nanoseconds from the moment before each event was sent to the read that had all of it, of concurrent streams."""
+def streamed_at_once(
+    connections: list[Connection], address: tuple[str, int], events: int, interval: float
+) -> list[Arrival]:
+    """Streams from the clock's upstream, one on each connection, their chunks in turn."""
     sent = request("POST", "/v1/chat/completions", address, {"model": "clock", "stream": True, "events": events})
-    arrivals = []
+    arrivals, due = [], time.monotonic()
     with selectors.DefaultSelector() as selector:
-        for connection in connections:
-            arrivals.append(connection.send(sent))
-            selector.register(connection.socket, selectors.EVENT_READ, (connection, arrivals[-1]))
-            time.sleep(interval / len(connections))  # their chunks alternate
-        while selector.get_map():
-            for key, _ in selector.select():
+        while len(arrivals) < len(connections) or selector.get_map():
+            waiting = len(arrivals) < len(connections)
+            for key, _ in selector.select(max(0.0, due - time.monotonic()) if waiting else None):
                 connection, arrival = key.data
                 connection.read(arrival)
                 if arrival.answer.complete:
                     selector.unregister(connection.socket)
-    found = [at - sent_at(data) for arrival in arrivals for at, data in arrival.events() if data != b"[DONE]"]
-    assert len(found) == events * len(connections)
-    return found
+            if waiting and time.monotonic() >= due:
+                connection = connections[len(arrivals)]
+                arrivals.append(connection.send(sent))
+                selector.register(connection.socket, selectors.EVENT_READ, (connection, arrivals[-1]))
+                due += interval / len(connections)
+    assert all(len(arrival.events()) == events + 1 for arrival in arrivals)
+    return arrivals
+
+
+def one_way_delays(arrivals: list[Arrival]) -> list[int]:
+    """Nanoseconds from the moment before each event was sent to the read that had all of it."""
+    return [at - sent_at(data) for arrival in arrivals for at, data in arrival.events() if data != b"[DONE]"]
 
 
 def sent_at(data: bytes) -> int:
