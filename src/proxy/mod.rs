@@ -130,14 +130,14 @@ async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<A
     let has_one_host = headers::has_one_host(request.version(), request.headers());
     let Some(upstream) = upstream.filter(|_| has_one_host) else {
         let trouble = if has_one_host { Trouble::NoUpstream } else { Trouble::BadHost };
-        Upload::new(request.into_body(), Arc::clone(recording.watch())).read_rest().await;
+        Upload::new(request.into_body(), Arc::clone(recording.watch()), started).read_rest().await;
         return fail(recording, trouble);
     };
     let is_upgrade = headers::is_upgrade(request.version(), request.headers());
     let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
     let (head, incoming) = request.into_parts();
-    let upload = Upload::new(incoming, Arc::clone(recording.watch()));
+    let upload = Upload::new(incoming, Arc::clone(recording.watch()), started);
     let mut deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
 
     let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade);
@@ -208,7 +208,7 @@ async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: 
         if client_gone {
             return Poll::Ready(Answered::ClientGone);
         }
-        deadline.poll_first_byte(upload, proxy.clock.now(), cx).map(|()| Answered::TimedOut)
+        deadline.poll_first_byte(upload, proxy.clock, cx).map(|()| Answered::TimedOut)
     })
     .await;
     if matches!(answered, Answered::Nothing(_)) {

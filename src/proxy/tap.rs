@@ -18,7 +18,7 @@ use tokio::time::error::Elapsed;
 use super::connect::Line;
 use super::upstream::Lease;
 use super::watch::{Recording, Watch};
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::exchange::Ending;
 
 /// How much of a request's body is read while no connection has asked for it yet. A client that hangs up is
@@ -59,9 +59,9 @@ struct UploadState {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, watch: Arc<Watch>) -> Arc<Self> {
+    pub(super) fn new(incoming: Incoming, watch: Arc<Watch>, now: Moment) -> Arc<Self> {
         if incoming.is_end_stream() {
-            watch.request_end();
+            watch.request_end(now);
         }
         let state = UploadState {
             incoming,
@@ -71,7 +71,7 @@ impl Upload {
             failed: false,
             ended: false,
             waits_for_client: false,
-            moved: watch.now(),
+            moved: now,
         };
         Arc::new(Self { state: Mutex::new(state), watch })
     }
@@ -192,7 +192,7 @@ impl Body for RequestTap {
         // After trailers or with a declared length the body may not be polled to its end.
         let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
         if frame.is_none() || is_trailers || state.is_end_stream() {
-            upload.watch.request_end();
+            upload.watch.request_end(state.moved);
         }
         Poll::Ready(frame)
     }
@@ -271,10 +271,15 @@ impl Deadline {
 
     /// Ready when the upstream has owed its first byte for too long: since it took the end of the request, or
     /// all of it that the client has sent. The client's own slowness is not the upstream's.
-    pub(super) fn poll_first_byte(&mut self, upload: &Upload, now: Moment, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_first_byte(
+        &mut self,
+        upload: &Upload,
+        clock: Clock,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         while self.poll_passed(cx).is_ready() {
             let Some((limit, sleep)) = self.first_byte.zip(self.sleep.as_mut()) else { break };
-            let owed = upload.owed_since().map_or(Duration::ZERO, |since| now.since(since));
+            let owed = upload.owed_since().map_or(Duration::ZERO, |since| clock.now().since(since));
             if owed >= limit {
                 return Poll::Ready(());
             }

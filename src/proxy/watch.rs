@@ -67,8 +67,7 @@ impl Watch {
         self.observe(|observer| observer.request_chunk(bytes));
     }
 
-    pub(super) fn request_end(&self) {
-        let now = self.now();
+    pub(super) fn request_end(&self, now: Moment) {
         let awaits = self.observe(|observer| {
             observer.request_end(now);
             observer.awaits_token()

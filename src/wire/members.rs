@@ -33,35 +33,59 @@ pub(super) struct Place {
     paths: u32,
     /// How many bytes of them lead here.
     length: usize,
+    /// Which bytes they go on with, as bits of a byte's lowest six: most names are told by their first one.
+    initials: u64,
 }
 
 impl Place {
-    pub(super) const TOP: Self = Self { paths: u32::MAX, length: 0 };
-    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0 };
+    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0, initials: 0 };
+
+    /// Where every path begins.
+    pub(super) fn top(wanted: &Wanted) -> Self {
+        let mut place = Self::NOWHERE;
+        for (number, path) in wanted.keep.iter().chain(wanted.measure).enumerate() {
+            place.add(number, path.as_bytes());
+        }
+        place
+    }
+
+    /// One more path, and what is left of it.
+    fn add(&mut self, number: usize, rest: &[u8]) {
+        self.paths |= 1 << number;
+        self.initials |= rest.first().map_or(0, |initial| initial_bit(*initial));
+    }
 
     /// The place of a member of what is here, and the path that ends there: its number among those to keep and
     /// then to measure.
     pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
-        let (mut place, mut target) = (Self { paths: 0, length: self.length + name.len() + 1 }, None);
+        let Some(&initial) = name.first().filter(|&&byte| self.initials & initial_bit(byte) != 0) else {
+            return (Self::NOWHERE, None);
+        };
+        let length = self.length + name.len() + 1;
+        let (mut place, mut target) = (Self { length, ..Self::NOWHERE }, None);
         let mut left = self.paths;
         while left != 0 {
             let number = left.trailing_zeros() as usize;
             left &= left - 1;
             let Some(path) = wanted.path(number) else { break };
             let rest = path.as_bytes().get(self.length..).unwrap_or_default();
-            if rest.first() != name.first() {
-                continue; // most of them
+            if rest.first() != Some(&initial) {
+                continue;
             }
             match rest.strip_prefix(name) {
                 // A name with a dot in it is no part of a path.
                 Some(_) if name.contains(&b'.') => {}
                 Some([]) => target = target.or(Some(number)),
-                Some([b'.', ..]) => place.paths |= 1 << number,
+                Some([b'.', rest @ ..]) => place.add(number, rest),
                 _ => {}
             }
         }
         (place, target)
     }
+}
+
+fn initial_bit(byte: u8) -> u64 {
+    1 << (byte & 63)
 }
 
 /// How large a member was.

@@ -115,7 +115,7 @@ impl Skim {
             arrays: 0,
             texts: 0,
             key: Vec::new(),
-            place: Place::TOP,
+            place: Place::top(&wanted),
             target: None,
             is_text: false,
             capture: None,
@@ -188,11 +188,13 @@ impl Skim {
             }
         }
         let next = at + text.len() + 1;
-        if self.state == State::Colon && chunk.get(next) == Some(&b':') {
-            self.state = State::Value;
-            return next + 1;
+        match (self.state, chunk.get(next), chunk.get(next + 1)) {
+            // What nearly always follows a key.
+            (State::Colon, Some(b':'), Some(&byte)) if !is_blank(byte) => {
+                self.value_begins(byte, chunk, next + 1)
+            }
+            _ => next,
         }
-        next
     }
 
     /// Reads a number or a word from here; gives where to go on.
@@ -209,7 +211,7 @@ impl Skim {
             State::Escape { key } => self.escape(byte, key),
             State::InUnicode { key } => self.unicode_digit(byte, key),
             State::FirstElement if byte == b']' => return self.container_ends(chunk, at),
-            State::Value | State::FirstElement => self.value_begins(byte, at),
+            State::Value | State::FirstElement => return self.value_begins(byte, chunk, at),
             State::FirstKey | State::Key if byte == b'"' => self.state = State::InKey,
             State::FirstKey if byte == b'}' => return self.container_ends(chunk, at),
             State::Colon if byte == b':' => self.state = State::Value,
@@ -222,10 +224,11 @@ impl Skim {
         at + 1
     }
 
-    fn value_begins(&mut self, byte: u8, at: usize) {
+    /// A value begins with this byte; gives where to go on.
+    fn value_begins(&mut self, byte: u8, chunk: &[u8], at: usize) -> usize {
         if self.depth == 0 && !matches!(byte, b'{' | b'[') {
             self.state = State::Broken;
-            return;
+            return at + 1;
         }
         self.start_capture(at);
         match byte {
@@ -237,16 +240,22 @@ impl Skim {
                     measure.texts += 1;
                 }
                 self.state = State::InString;
+                return self.string(chunk, at + 1);
             }
             b'-' | b'0'..=b'9' => {
                 if let Some(measure) = self.measuring() {
                     measure.numbers += 1;
                 }
                 self.state = State::InWord;
+                return self.word(chunk, at + 1);
             }
-            b't' | b'f' | b'n' => self.state = State::InWord,
+            b't' | b'f' | b'n' => {
+                self.state = State::InWord;
+                return self.word(chunk, at + 1);
+            }
             _ => self.state = State::Broken,
         }
+        at + 1
     }
 
     fn container_begins(&mut self, array: bool) {
@@ -290,13 +299,18 @@ impl Skim {
         }
         if self.depth == 0 {
             self.state = State::Ended;
-        } else if chunk.get(end) == Some(&b',') {
-            self.next_member();
-            return end + 1;
-        } else {
-            self.state = State::After;
+            return end;
         }
-        end
+        if chunk.get(end) != Some(&b',') {
+            self.state = State::After;
+            return end;
+        }
+        self.next_member();
+        if self.state == State::Key && chunk.get(end + 1) == Some(&b'"') {
+            self.state = State::InKey;
+            return end + 2;
+        }
+        end + 1
     }
 
     fn next_member(&mut self) {
