@@ -35,8 +35,8 @@ struct Worker {
     load: Arc<()>,
 }
 
-/// Serves connections until `stop` is cancelled, then lets those that run come to their end. Each goes to the
-/// runtime that has the fewest, and stays there.
+/// Accepts connections until `stop` is cancelled; those that run come to their end then, as tasks of the proxy. Each
+/// goes to the runtime that has the fewest, and stays there.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handle>, stop: CancellationToken) {
     let worker = |runtime| Worker { runtime, stop: stop.child_token(), load: Arc::default() };
     let workers: Vec<_> = runtimes.into_iter().map(worker).collect();
