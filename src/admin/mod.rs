@@ -215,7 +215,7 @@ impl Admin {
     }
 }
 
-/// Lets every other thread go first where the cores are busy: a page of 20,000 series takes one for 50 ms. It is for
+/// Lets every other thread go first where the cores are busy: a page of 20,000 series takes one for 7 ms. It is for
 /// good, as a priority cannot be raised again; the thread waits for the next page or ends.
 fn yield_to_traffic() {
     #[cfg(target_os = "linux")] // elsewhere it would be the whole process's

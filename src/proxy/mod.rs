@@ -2,6 +2,7 @@
 //! Decides nothing about tokens or money, and waits for nobody who counts them.
 
 mod connect;
+mod deadline;
 mod headers;
 mod lanes;
 pub mod listener;
@@ -37,8 +38,9 @@ use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use crate::wire::Budget;
 use connect::Line;
+use deadline::Deadline;
 use reply::Trouble;
-use tap::{Deadline, Reads, ResponseTap, Upload};
+use tap::{Reads, ResponseTap, Upload};
 use upstream::{Answer, SendError, Sending, Upstream};
 use watch::Recording;
 

@@ -125,7 +125,7 @@ impl RequestIds {
         let sent = headers.get("x-request-id").and_then(|value| value.to_str().ok());
         match sent.filter(|id| !id.is_empty() && id.len() <= ID_LIMIT) {
             Some(id) => Name::from(id),
-            None => own_id(self.next()),
+            None => Name::from(format!("sg-{:016x}", self.next()).as_str()),
         }
     }
 
@@ -137,16 +137,6 @@ impl RequestIds {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
-}
-
-/// `sg-` and 16 digits.
-fn own_id(number: u64) -> Name {
-    let mut id = *b"sg-0123456789abcdef";
-    let digits = id.iter_mut().skip(3).zip((0..u64::BITS).step_by(4).rev());
-    digits.for_each(|(at, shift)| {
-        *at = char::from_digit((number >> shift & 15) as u32, 16).map_or(b'0', |digit| digit as u8)
-    });
-    std::str::from_utf8(&id).map_or_else(|_| Name::from("sg-"), Name::from)
 }
 
 /// The trace that a W3C `traceparent` names: `00-<32 hex>-<16 hex>-<2 hex>`, not all zero.
@@ -199,8 +189,6 @@ mod tests {
         let ids = RequestIds::default();
         let mut headers = HeaderMap::new();
         assert_ne!(ids.of(&headers), ids.of(&headers));
-        assert_eq!(own_id(0x0123_4567_89ab_cdef).as_str(), "sg-0123456789abcdef");
-        assert_eq!(own_id(u64::MAX - 1).as_str(), "sg-fffffffffffffffe");
         headers.insert("x-request-id", http::HeaderValue::from_static("mine"));
         assert_eq!(ids.of(&headers).as_str(), "mine");
     }

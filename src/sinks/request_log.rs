@@ -47,7 +47,7 @@ impl<'a> Line<'a> {
 }
 
 impl Line<'_> {
-    fn put<O: Members>(&self, out: &mut O) -> Result<(), O::Error> {
+    fn put<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
         let exchange = self.exchange;
         let varying = |there: bool| there && !self.reproducible;
         let time = varying(true).then(|| humantime::format_rfc3339_millis(exchange.ended_at).to_string());
@@ -77,7 +77,7 @@ impl Line<'_> {
         out.put("config", varying(true).then_some(exchange.config.as_str()))
     }
 
-    fn put_times<O: Members>(&self, out: &mut O) -> Result<(), O::Error> {
+    fn put_times<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
         let Self { exchange, reproducible } = *self;
         let timing = &exchange.timing;
         let overhead = timing.overhead_request.unwrap_or_default() + timing.overhead_response;
@@ -92,7 +92,7 @@ impl Line<'_> {
         out.put("overhead_seconds", (!reproducible).then_some(rounded(overhead)))
     }
 
-    fn put_tokens<O: Members>(&self, out: &mut O) -> Result<(), O::Error> {
+    fn put_tokens<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
         let exchange = self.exchange;
         let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
         out.put("input_tokens", exchange.input.map(|count| count.value))?;
@@ -122,7 +122,7 @@ impl Serialize for Line<'_> {
 }
 
 /// Where the members of a line go.
-trait Members {
+trait MemberWriter {
     type Error;
 
     /// Adds a member that is known.
@@ -132,7 +132,7 @@ trait Members {
 /// Any format.
 struct Map<M>(M);
 
-impl<M: SerializeMap> Members for Map<M> {
+impl<M: SerializeMap> MemberWriter for Map<M> {
     type Error = M::Error;
 
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> Result<(), M::Error> {
@@ -143,7 +143,7 @@ impl<M: SerializeMap> Members for Map<M> {
 /// JSON, whose names need no look for what to escape: half of a line's cost.
 struct Text(Vec<u8>);
 
-impl Members for Text {
+impl MemberWriter for Text {
     type Error = serde_json::Error;
 
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {

@@ -170,8 +170,7 @@ impl Skim {
         if end == Some(b'"') && self.key.is_empty() {
             self.key_ended(text);
         } else {
-            let room = KEY_LIMIT.saturating_sub(self.key.len());
-            self.key.extend_from_slice(text.get(..room).unwrap_or(text));
+            self.hold_key(text);
             match end {
                 Some(b'"') => {
                     let mut key = std::mem::take(&mut self.key);
@@ -181,7 +180,7 @@ impl Skim {
                 }
                 Some(escape) => {
                     // No path has it: a key with an escape is none that was asked for.
-                    self.key.push(escape);
+                    self.hold_key(&[escape]);
                     self.state = State::Escape { key: true };
                 }
                 None => {}
@@ -195,6 +194,12 @@ impl Skim {
             }
             _ => next,
         }
+    }
+
+    /// Keeps a piece of a key, as far as any path could have it.
+    fn hold_key(&mut self, piece: &[u8]) {
+        let room = KEY_LIMIT.saturating_sub(self.key.len());
+        self.key.extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 
     /// Reads a number or a word from here; gives where to go on.
@@ -528,6 +533,17 @@ mod tests {
         let got = members(r#"{"mod\nel":"a","choices.*.index":1,"choices.*":{"index":2}}"#);
         assert!(!got.has("model") && !got.has("choices.*.index"));
         assert!(got.is_complete());
+    }
+
+    #[test]
+    fn a_long_key_is_held_up_to_its_limit_however_it_is_written() {
+        for piece in ["k", "\\n", "\\u0041"] {
+            let mut skim = Skim::new(WANTED);
+            skim.push(format!("{{\"{}", piece.repeat(100_000)).as_bytes());
+            assert!(skim.key.len() <= KEY_LIMIT, "{piece}");
+            skim.push(br#"":1,"model":"m"}"#);
+            assert_eq!(skim.finish().text("model").as_deref(), Some("m"), "{piece}");
+        }
     }
 
     #[test]
