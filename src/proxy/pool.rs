@@ -32,7 +32,14 @@ pub(super) struct Pool {
     connector: Connector,
     idle_timeout: Duration,
     clock: Clock,
-    idle: Mutex<VecDeque<Idle>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    idle: VecDeque<Idle>,
+    /// A task closes those that nobody uses.
+    is_tended: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +78,7 @@ pub(super) struct Lease {
 
 impl Pool {
     pub(super) fn new(connector: Connector, idle_timeout: Duration, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { connector, idle_timeout, clock, idle: Mutex::default() })
+        Arc::new(Self { connector, idle_timeout, clock, kept: Mutex::default() })
     }
 
     /// Sends a request whose URI is a path. One that was not sent on a kept connection that turned out dead is
@@ -102,16 +109,17 @@ impl Pool {
         }
     }
 
-    /// The kept connection that was used last, of those that may be used; if there is one, of this thread's:
-    /// each chunk from another's costs both a wake-up.
+    /// The kept connection that was used last, of this thread's that may be used: each chunk from another's
+    /// costs both threads a wake-up.
     fn take(&self) -> Option<Connection> {
         let (now, here) = (self.clock.now(), thread::current().id());
-        let mut idle = self.idle.lock();
-        self.expire(&mut idle, now);
-        let usable = |idle: &Idle| idle.usable <= now && idle.connection.sender.is_ready();
-        let own = idle.iter().rposition(|idle| idle.connection.thread == here && usable(idle));
-        let at = own.or_else(|| idle.iter().rposition(usable))?;
-        idle.remove(at).map(|idle| idle.connection)
+        let mut kept = self.kept.lock();
+        self.expire(&mut kept.idle, now);
+        let usable = |idle: &Idle| {
+            idle.connection.thread == here && idle.usable <= now && idle.connection.sender.is_ready()
+        };
+        let at = kept.idle.iter().rposition(usable)?;
+        kept.idle.remove(at).map(|idle| idle.connection)
     }
 
     fn expire(&self, idle: &mut VecDeque<Idle>, now: Moment) {
@@ -131,14 +139,15 @@ impl Pool {
 
     fn keep(self: &Arc<Self>, connection: Connection, rests: bool) {
         let now = self.clock.now();
-        let mut idle = self.idle.lock();
-        self.expire(&mut idle, now);
-        if self.idle_timeout.is_zero() || idle.len() >= IDLE_CONNECTIONS || connection.sender.is_closed() {
+        let mut kept = self.kept.lock();
+        self.expire(&mut kept.idle, now);
+        if self.idle_timeout.is_zero() || kept.idle.len() >= IDLE_CONNECTIONS || connection.sender.is_closed()
+        {
             return;
         }
         let usable = if rests { now + REST } else { now };
-        idle.push_back(Idle { connection, since: now, usable });
-        if idle.len() == 1 {
+        kept.idle.push_back(Idle { connection, since: now, usable });
+        if !std::mem::replace(&mut kept.is_tended, true) {
             TokioExecutor::new().execute(close_idle(Arc::downgrade(self), self.idle_timeout));
         }
     }
@@ -150,9 +159,10 @@ async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
         tokio::time::sleep(idle_timeout).await;
         let Some(pool) = pool.upgrade() else { return };
         let now = pool.clock.now();
-        let mut idle = pool.idle.lock();
-        pool.expire(&mut idle, now);
-        if idle.is_empty() {
+        let mut kept = pool.kept.lock();
+        pool.expire(&mut kept.idle, now);
+        if kept.idle.is_empty() {
+            kept.is_tended = false;
             return;
         }
     }

@@ -55,10 +55,15 @@ impl Place {
         self.initials |= rest.first().map_or(0, |initial| initial_bit(*initial));
     }
 
+    /// Whether a path may go on with this name, told by its first byte.
+    pub(super) fn goes_on_with(&self, name: &[u8]) -> bool {
+        name.first().is_some_and(|&initial| self.initials & initial_bit(initial) != 0)
+    }
+
     /// The place of a member of what is here, and the path that ends there: its number among those to keep and
     /// then to measure.
     pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
-        let Some(&initial) = name.first().filter(|&&byte| self.initials & initial_bit(byte) != 0) else {
+        let Some(&initial) = name.first().filter(|_| self.goes_on_with(name)) else {
             return (Self::NOWHERE, None);
         };
         let length = self.length + name.len() + 1;

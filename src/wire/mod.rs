@@ -2,6 +2,7 @@
 
 pub mod encoding;
 mod inflate;
+mod lexeme;
 mod members;
 pub mod ndjson;
 pub mod skim;

@@ -3,6 +3,7 @@
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
 
+use super::lexeme::{Unicode, is_blank, run, scalar, word_end};
 use super::members::{Measure, Members, PATTERNS, Place, Wanted};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
@@ -96,13 +97,6 @@ enum CaptureKind {
     Measure(Measure),
 }
 
-/// The `\uXXXX` that is being read.
-#[derive(Debug, Default)]
-struct Unicode {
-    digits: u8,
-    value: u32,
-}
-
 impl Skim {
     /// A scanner that looks for what is wanted.
     pub fn new(wanted: Wanted) -> Self {
@@ -167,7 +161,13 @@ impl Skim {
     /// Reads a key from here; gives where to go on.
     fn key(&mut self, chunk: &[u8], at: usize) -> usize {
         let (text, end) = run(chunk, at);
+        let next = at + text.len() + 1;
         if end == Some(b'"') && self.key.is_empty() {
+            if self.is_unwanted(text)
+                && let Some(after) = scalar(chunk, next)
+            {
+                return self.member_ended(chunk, after);
+            }
             self.key_ended(text);
         } else {
             self.hold_key(text);
@@ -186,7 +186,6 @@ impl Skim {
                 None => {}
             }
         }
-        let next = at + text.len() + 1;
         match (self.state, chunk.get(next), chunk.get(next + 1)) {
             // What nearly always follows a key.
             (State::Colon, Some(b':'), Some(&byte)) if !is_blank(byte) => {
@@ -194,6 +193,16 @@ impl Skim {
             }
             _ => next,
         }
+    }
+
+    /// Whether nothing was asked for at this member of the innermost container, nor in it.
+    fn is_unwanted(&self, key: &[u8]) -> bool {
+        self.capture.is_none() && self.container().is_none_or(|place| !place.goes_on_with(key))
+    }
+
+    /// Where the innermost container lies; none where no path is so long.
+    fn container(&self) -> Option<&Place> {
+        (self.depth as usize).checked_sub(1).and_then(|at| self.outer.get(at))
     }
 
     /// Keeps a piece of a key, as far as any path could have it.
@@ -204,10 +213,10 @@ impl Skim {
 
     /// Reads a number or a word from here; gives where to go on.
     fn word(&mut self, chunk: &[u8], at: usize) -> usize {
-        let rest = chunk.get(at..).unwrap_or_default();
-        let ends = |&byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-        let Some(length) = rest.iter().position(ends) else { return chunk.len() };
-        self.value_ended(chunk, at + length)
+        match word_end(chunk, at) {
+            Some(end) => self.value_ended(chunk, end),
+            None => chunk.len(),
+        }
     }
 
     /// Reads one byte; gives where to go on.
@@ -306,6 +315,11 @@ impl Skim {
             self.state = State::Ended;
             return end;
         }
+        self.member_ended(chunk, end)
+    }
+
+    /// A member or an element has ended, before this place in the chunk; gives where to go on.
+    fn member_ended(&mut self, chunk: &[u8], end: usize) -> usize {
         if chunk.get(end) != Some(&b',') {
             self.state = State::After;
             return end;
@@ -344,8 +358,7 @@ impl Skim {
 
     /// Goes to a member of the innermost container.
     fn follow(&mut self, name: &[u8]) {
-        let outer = (self.depth as usize).checked_sub(1).and_then(|at| self.outer.get(at));
-        (self.place, self.target) = match outer {
+        (self.place, self.target) = match self.container() {
             Some(outer) if self.capture.is_none() => outer.member(&self.wanted, name),
             _ => (Place::NOWHERE, None),
         };
@@ -426,15 +439,7 @@ impl Skim {
             self.state = State::Broken;
             return;
         };
-        self.unicode.value = self.unicode.value << 4 | digit;
-        self.unicode.digits += 1;
-        if self.unicode.digits == 4 {
-            let utf8_bytes = match self.unicode.value {
-                0..=0x7F => 1,
-                // Half of a pair that takes four bytes together, or a letter of two.
-                0x80..=0x7FF | 0xD800..=0xDFFF => 2,
-                _ => 3,
-            };
+        if let Some(utf8_bytes) = self.unicode.add(digit) {
             self.escaped(key, utf8_bytes);
         }
     }
@@ -448,18 +453,6 @@ impl Skim {
             self.state = State::InString;
         }
     }
-}
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// The bytes of a string from here to its end or its next escape, and which of the two follows.
-fn run(chunk: &[u8], at: usize) -> (&[u8], Option<u8>) {
-    let rest = chunk.get(at..).unwrap_or_default();
-    let length = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    let (text, end) = rest.split_at(length);
-    (text, end.first().copied())
 }
 
 #[cfg(test)]

@@ -264,6 +264,26 @@ async fn a_connection_that_rested_is_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_in_steady_use_leaves_no_task_behind_for_each_answer() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = sidecar.connect();
+    let mut server = None;
+    let mut tasks = Vec::new();
+    for _ in 0..20 {
+        client.write("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        if server.is_none() {
+            server = Some(upstream.accept().await);
+        }
+        let server = server.as_mut().unwrap();
+        server.read_head().await;
+        server.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").await;
+        client.read_to("[]").await;
+        tasks.push(tokio::runtime::Handle::current().metrics().num_alive_tasks());
+    }
+    assert_eq!(tasks[1], tasks[19], "{tasks:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_of_101_that_nobody_asked_for_is_the_upstreams_fault() {
     let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
     let mut client = sidecar.connect();

@@ -1,0 +1,118 @@
+//! Where JSON's strings, numbers and words end.
+
+/// Whether it stands between JSON's values.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// The bytes of a string from here to its end or its next escape, and which of the two follows.
+pub(super) fn run(chunk: &[u8], at: usize) -> (&[u8], Option<u8>) {
+    let rest = chunk.get(at..).unwrap_or_default();
+    let length = short_run(rest).or_else(|| memchr::memchr2(b'"', b'\\', rest)).unwrap_or(rest.len());
+    let (text, end) = rest.split_at(length);
+    (text, end.first().copied())
+}
+
+/// The length of a run that ends within a few bytes, as that of nearly every key does: finding it there costs less
+/// than a call of memchr.
+fn short_run(rest: &[u8]) -> Option<usize> {
+    const WORD: usize = size_of::<u64>();
+    for (number, word) in rest.as_chunks::<WORD>().0.iter().take(2).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let ends = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
+        if ends != 0 {
+            return Some(number * WORD + ends.trailing_zeros() as usize / 8);
+        }
+    }
+    None
+}
+
+const BYTES: u64 = 0x0101_0101_0101_0101; // a one in each byte
+const QUOTES: u64 = BYTES * b'"' as u64;
+const BACKSLASHES: u64 = BYTES * b'\\' as u64;
+
+/// The highest bit of each byte that is zero; of those after the first one, some others too.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(BYTES) & !word & (BYTES << 7)
+}
+
+/// Where a colon and a string or word that begin here end, if they do within this chunk and without blanks or escapes.
+pub(super) fn scalar(chunk: &[u8], at: usize) -> Option<usize> {
+    let &[b':', first, ..] = chunk.get(at..)? else { return None };
+    match first {
+        b'"' => {
+            let (text, end) = run(chunk, at + 2);
+            (end == Some(b'"')).then_some(at + 2 + text.len() + 1)
+        }
+        b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => word_end(chunk, at + 2),
+        _ => None,
+    }
+}
+
+/// Where a number or a word ends that goes on here, if it does within this chunk.
+pub(super) fn word_end(chunk: &[u8], at: usize) -> Option<usize> {
+    let ends = |&byte: &u8| byte <= b',' && (byte == b',' || is_blank(byte)) || matches!(byte, b'}' | b']');
+    chunk.get(at..)?.iter().position(ends).map(|length| at + length)
+}
+
+/// The `\uXXXX` that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Unicode {
+    digits: u8,
+    value: u32,
+}
+
+impl Unicode {
+    /// Takes a digit; after the last one, how many bytes of UTF-8 the character has.
+    pub(super) fn add(&mut self, digit: u32) -> Option<u64> {
+        self.value = self.value << 4 | digit;
+        self.digits += 1;
+        (self.digits == 4).then_some(match self.value {
+            0..=0x7F => 1,
+            // Half of a pair that takes four bytes together, or a letter of two.
+            0x80..=0x7FF | 0xD800..=0xDFFF => 2,
+            _ => 3,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_run_ends_at_the_first_quote_or_backslash(
+            rest in prop::collection::vec(prop::sample::select(b"\"\\!#]\xA2\xDC\x01\x00a\xFF".to_vec()), 0..40),
+            at in 0_usize..8,
+        ) {
+            let tail = rest.get(at..).unwrap_or_default();
+            let length = tail.iter().position(|byte| b"\"\\".contains(byte)).unwrap_or(tail.len());
+            prop_assert_eq!(run(&rest, at), (&tail[..length], tail.get(length).copied()));
+        }
+    }
+
+    #[test]
+    fn a_scalar_ends_where_its_member_does_if_all_of_it_is_here() {
+        for (text, end) in [
+            (r#":"a","#, Some(4)),
+            (r#":"","#, Some(3)),
+            (r#":"a\"b","#, None),
+            (r#":"a"#, None),
+            (":null,", Some(5)),
+            (":-1.5e+3}", Some(8)),
+            (":0]", Some(2)),
+            (":true ", Some(5)),
+            (":tru", None),
+            (": null,", None),
+            (" :null,", None),
+            (":{}", None),
+            (":", None),
+            ("", None),
+        ] {
+            assert_eq!(scalar(text.as_bytes(), 0), end, "{text}");
+        }
+    }
+}
