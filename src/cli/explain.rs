@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,7 +17,6 @@ use super::recorded::Recorded;
 use crate::clock::Clock;
 use crate::exchange::Ending;
 use crate::observe::Head;
-use crate::observe::REQUEST_ID_HEADERS;
 use crate::replay::{self, Explainer};
 
 /// See one exchange as a timeline: which event stopped which clock, where each number came from
@@ -121,14 +120,8 @@ async fn read(explainer: &mut Explainer, mut body: Incoming, clock: &Clock) -> a
 }
 
 fn head(explainer: &mut Explainer, method: &Method, status: u16, headers: &HeaderMap, clock: &Clock) {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let head = Head {
-        status,
-        content_type: header(CONTENT_TYPE.as_str()),
-        content_encoding: header(CONTENT_ENCODING.as_str()),
-        request_id: REQUEST_ID_HEADERS.into_iter().find_map(header),
-        bodiless: *method == Method::HEAD || matches!(status, 204 | 304),
-    };
+    let texts = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let head = Head::of(*method == Method::HEAD, status, texts);
     explainer.observer().head(&head, clock.now());
 }
 

@@ -18,8 +18,7 @@ use reader::Answer;
 pub use trace::{Step, Trace};
 
 /// Where upstreams put their id of an answer, in the order of asking.
-pub const REQUEST_ID_HEADERS: [&str; 4] =
-    ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
+const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
 
 /// What an answer's head tells.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +33,27 @@ pub struct Head<'a> {
     pub request_id: Option<&'a str>,
     /// No body belongs to it: an answer to HEAD, 204, 304.
     pub bodiless: bool,
+}
+
+impl<'a> Head<'a> {
+    /// What an answer's status and headers tell; of a header that comes twice, the first one. `to_head`: it answers
+    /// a HEAD request.
+    pub fn of(to_head: bool, status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let bodiless = to_head || matches!(status, 204 | 304);
+        let mut head = Self { status, bodiless, ..Self::default() };
+        let mut id_rank = REQUEST_ID_HEADERS.len();
+        for (name, value) in headers.filter(|(_, value)| !value.is_empty()) {
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            if is("content-type") {
+                head.content_type.get_or_insert(value);
+            } else if is("content-encoding") {
+                head.content_encoding.get_or_insert(value);
+            } else if let Some(rank) = REQUEST_ID_HEADERS.into_iter().take(id_rank).position(is) {
+                (id_rank, head.request_id) = (rank, Some(value));
+            }
+        }
+        head
+    }
 }
 
 /// What a chunk of an answer brought.
@@ -219,8 +239,7 @@ impl Observer {
     pub fn head(&mut self, head: &Head<'_>, at: Moment) {
         self.seen.clocks.head = Some(at);
         self.seen.closure.code = Some(head.status);
-        self.seen.upstream_request_id =
-            head.request_id.filter(|id| !id.is_empty()).map(|id| bounded(id, ID_LIMIT));
+        self.seen.upstream_request_id = head.request_id.map(|id| bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);

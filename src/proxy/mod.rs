@@ -33,7 +33,7 @@ use crate::clock::{Clock, Moment};
 use crate::dialect::{self, Dialect};
 use crate::exchange::{DialectId, Ending, Unobserved};
 use crate::live::{LiveTable, Origin};
-use crate::observe::{Head, REQUEST_ID_HEADERS};
+use crate::observe::Head;
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use crate::wire::Budget;
@@ -255,16 +255,7 @@ fn pass_on(
 }
 
 fn head_of<'r>(response: &'r Response<Incoming>, client: &Client) -> Head<'r> {
-    let header = |name: &str| {
-        let text = response.headers().get(name).and_then(|value| value.to_str().ok());
-        text.filter(|text| !text.is_empty())
-    };
-    let status = response.status().as_u16();
-    Head {
-        status,
-        content_type: header("content-type"),
-        content_encoding: header("content-encoding"),
-        request_id: REQUEST_ID_HEADERS.into_iter().find_map(header),
-        bodiless: client.is_head || matches!(status, 204 | 304),
-    }
+    let headers = response.headers().iter();
+    let texts = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    Head::of(client.is_head, response.status().as_u16(), texts)
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 
 use super::connect::Dial;
 use super::upstream::Upstream;
@@ -104,6 +104,9 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 const ID_LIMIT: usize = 128; // a longer id of a client is replaced by ours: cut, it would name another one
 
 /// Makes request ids.
@@ -122,10 +125,10 @@ impl Default for RequestIds {
 impl RequestIds {
     /// The client's `x-request-id` where it has one that can stand in a log, else one of ours.
     pub(super) fn of(&self, headers: &HeaderMap) -> Name {
-        let sent = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         match sent.filter(|id| !id.is_empty() && id.len() <= ID_LIMIT) {
             Some(id) => Name::from(id),
-            None => Name::from(format!("sg-{:016x}", self.next()).as_str()),
+            None => own(self.next()),
         }
     }
 
@@ -139,9 +142,19 @@ impl RequestIds {
     }
 }
 
+/// An id of ours.
+fn own(number: u64) -> Name {
+    let mut id = *b"sg-0123456789abcdef";
+    for (place, byte) in id.iter_mut().skip(3).enumerate() {
+        let digit = (number >> (60 - 4 * place)) as u8 & 0xF;
+        *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+    }
+    Name::from(std::str::from_utf8(&id).unwrap_or_default())
+}
+
 /// The trace that a W3C `traceparent` names: `00-<32 hex>-<16 hex>-<2 hex>`, not all zero.
 pub(super) fn trace_id(headers: &HeaderMap) -> Option<Name> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let mut parts = headers.get(TRACEPARENT)?.to_str().ok()?.split('-');
     let (_version, trace) = (parts.next()?, parts.next()?);
     let is_id = trace.len() == 32
         && trace.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -189,6 +202,7 @@ mod tests {
         let ids = RequestIds::default();
         let mut headers = HeaderMap::new();
         assert_ne!(ids.of(&headers), ids.of(&headers));
+        assert_eq!(own(0x0123_4567_89ab_cdef).as_str(), "sg-0123456789abcdef");
         headers.insert("x-request-id", http::HeaderValue::from_static("mine"));
         assert_eq!(ids.of(&headers).as_str(), "mine");
     }

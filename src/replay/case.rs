@@ -102,8 +102,12 @@ impl Request {
 impl Headers {
     /// The first value under a name, where it is text.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().find(|(there, _)| there.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(value).ok()
+        self.texts().find(|(there, _)| there.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All whose values are text.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{self, DialectId, Exchange, Name, Unobserved};
 use crate::live::Origin;
-use crate::observe::{Head, Observation, Observer, REQUEST_ID_HEADERS};
+use crate::observe::{Head, Observation, Observer};
 
 use case::{Case, Request, Response};
 use page::Page;
@@ -175,12 +175,5 @@ fn path(target: &str) -> &str {
 }
 
 fn head<'a>(request: &Request, response: &'a Response) -> Head<'a> {
-    let header = |name| response.headers.get(name);
-    Head {
-        status: response.status,
-        content_type: header("content-type"),
-        content_encoding: header("content-encoding"),
-        request_id: REQUEST_ID_HEADERS.into_iter().find_map(header),
-        bodiless: request.method == "HEAD" || matches!(response.status, 204 | 304),
-    }
+    Head::of(request.method == "HEAD", response.status, response.headers.texts())
 }

@@ -33,12 +33,12 @@ pub(super) struct Place {
     paths: u32,
     /// How many bytes of them lead here.
     length: usize,
-    /// Which bytes they go on with, as bits of a byte's lowest six: most names are told by their first one.
-    initials: u64,
+    /// Which names they may go on with, as bits: see [`name_bit`].
+    names: u64,
 }
 
 impl Place {
-    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0, initials: 0 };
+    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0, names: 0 };
 
     /// Where every path begins.
     pub(super) fn top(wanted: &Wanted) -> Self {
@@ -52,20 +52,20 @@ impl Place {
     /// One more path, and what is left of it.
     fn add(&mut self, number: usize, rest: &[u8]) {
         self.paths |= 1 << number;
-        self.initials |= rest.first().map_or(0, |initial| initial_bit(*initial));
+        self.names |= name_bit(rest.split(|&byte| byte == b'.').next().unwrap_or_default());
     }
 
-    /// Whether a path may go on with this name, told by its first byte.
-    pub(super) fn goes_on_with(&self, name: &[u8]) -> bool {
-        name.first().is_some_and(|&initial| self.initials & initial_bit(initial) != 0)
+    /// Whether a path may go on with this name; of others, hardly one passes.
+    pub(super) fn may_go_on_with(&self, name: &[u8]) -> bool {
+        self.names & name_bit(name) != 0
     }
 
     /// The place of a member of what is here, and the path that ends there: its number among those to keep and
     /// then to measure.
     pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
-        let Some(&initial) = name.first().filter(|_| self.goes_on_with(name)) else {
+        if !self.may_go_on_with(name) {
             return (Self::NOWHERE, None);
-        };
+        }
         let length = self.length + name.len() + 1;
         let (mut place, mut target) = (Self { length, ..Self::NOWHERE }, None);
         let mut left = self.paths;
@@ -74,9 +74,6 @@ impl Place {
             left &= left - 1;
             let Some(path) = wanted.path(number) else { break };
             let rest = path.as_bytes().get(self.length..).unwrap_or_default();
-            if rest.first() != Some(&initial) {
-                continue;
-            }
             match rest.strip_prefix(name) {
                 // A name with a dot in it is no part of a path.
                 Some(_) if name.contains(&b'.') => {}
@@ -89,8 +86,10 @@ impl Place {
     }
 }
 
-fn initial_bit(byte: u8) -> u64 {
-    1 << (byte & 63)
+/// One of 64 bits, told by a name's first byte and length.
+fn name_bit(name: &[u8]) -> u64 {
+    let initial = name.first().copied().map_or(0, usize::from);
+    1 << ((initial + 5 * name.len()) % 64)
 }
 
 /// How large a member was.

@@ -197,7 +197,7 @@ impl Skim {
 
     /// Whether nothing was asked for at this member of the innermost container, nor in it.
     fn is_unwanted(&self, key: &[u8]) -> bool {
-        self.capture.is_none() && self.container().is_none_or(|place| !place.goes_on_with(key))
+        self.capture.is_none() && self.container().is_none_or(|place| !place.may_go_on_with(key))
     }
 
     /// Where the innermost container lies; none where no path is so long.
