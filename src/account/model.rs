@@ -33,13 +33,12 @@ impl Models {
     }
 
     /// All names of an exchange's model. The requested name is looked up first: it is what the client knows.
-    pub fn names(&self, requested: Option<&str>, served: Option<&Name>) -> ModelNames {
-        let by_request = requested.and_then(|name| self.named(name));
+    pub fn names(&self, requested: Option<&Name>, served: Option<&Name>) -> ModelNames {
+        let by_request = requested.and_then(|name| self.named(name.as_str()));
         let by_answer = || served.and_then(|name| self.named(name.as_str()));
         ModelNames {
             configured: by_request.or_else(by_answer).cloned(),
-            requested: requested
-                .map(|name| Name::from(name.get(..name.floor_char_boundary(NAME_LIMIT)).unwrap_or_default())),
+            requested: requested.map(|name| name.cut(NAME_LIMIT)),
             served: served.cloned(),
         }
     }
@@ -111,7 +110,9 @@ mod tests {
         let models =
             Models::new(vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")]);
         let configured = |requested, served: Option<&str>| {
-            models.names(requested, served.map(Name::from).as_ref()).configured.map(|name| name.to_string())
+            let (requested, served): (Option<&str>, _) = (requested, served.map(Name::from));
+            let names = models.names(requested.map(Name::from).as_ref(), served.as_ref());
+            names.configured.map(|name| name.to_string())
         };
         assert_eq!(configured(Some("gpt-4o-mini"), Some("llama")).as_deref(), Some("four"));
         assert_eq!(configured(Some("alias"), Some("llama")).as_deref(), Some("llama"));

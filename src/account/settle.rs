@@ -32,7 +32,7 @@ pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: Syste
     let Finished { origin, observation: seen, ending, .. } = finished;
     let outcome = seen.outcome(ending);
     let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
-    let requested = seen.request.as_ref().and_then(|facts| facts.model.as_deref());
+    let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
     let asked = seen.request.as_ref().is_some_and(|facts| facts.stream);
     let counted = |value: Option<u64>| value.filter(|_| accepted).map(Count::reported);
     let output = counted(seen.usage.output);

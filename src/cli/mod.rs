@@ -9,11 +9,13 @@ mod run;
 mod simulate;
 
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{io, panic};
 
 use clap::Parser;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -140,13 +142,17 @@ impl Planes {
     }
 }
 
+/// A timer that is due before all others of its thread, which are timeouts of minutes: setting one that is due before
+/// all others takes tokio a write to wake the driver, and there are two for each exchange.
+const TICK: Duration = Duration::from_secs(1);
+
 /// A thread of the data plane. Each has a runtime of its own: where threads share one, they wake each other for
 /// every chunk.
 fn data_thread(stop: CancellationToken) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let run = move || {
-        runtime.block_on(stop.cancelled());
+        runtime.block_on(async { while stop.run_until_cancelled(sleep(TICK)).await.is_some() {} });
         runtime.shutdown_background();
     };
     std::thread::Builder::new().name("data".to_owned()).spawn(run)?;

@@ -13,7 +13,7 @@ mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
 
-use crate::exchange::{DialectId, FinishReason, Unobserved, Usage};
+use crate::exchange::{DialectId, FinishReason, Name, Unobserved, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 pub use lenient::Fragment;
@@ -125,7 +125,7 @@ pub enum DeltaKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     /// The model asked for.
-    pub model: Option<Box<str>>,
+    pub model: Option<Name>,
     /// Whether a stream is asked for.
     pub stream: bool,
     /// How many choices are asked for, prompts times choices each.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::lenient::{Few, Number, Word};
 use super::{OwnError, RequestFacts, Signal};
-use crate::exchange::{FinishReason, Usage};
+use crate::exchange::{FinishReason, Name, Usage};
 use crate::wire::{Event, Members};
 
 /// Reads one event of a stream; `tell` says what one of its choices holds.
@@ -205,10 +205,7 @@ pub(super) fn finish_reason(word: &str) -> FinishReason {
 pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -> RequestFacts {
     let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
     RequestFacts {
-        model: members
-            .text("model")
-            .filter(|model| !model.is_empty())
-            .map(|model| model.into_owned().into_boxed_str()),
+        model: members.text("model").filter(|model| !model.is_empty()).map(|model| Name::from(&*model)),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices: n.saturating_mul(prompts),
         prompt_text_bytes,

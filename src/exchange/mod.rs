@@ -7,27 +7,39 @@ pub mod tokens;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use smol_str::SmolStr;
 
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
 
-/// A name that is shared, compared and never changed: of a tenant, a model, an upstream.
+/// A name that is copied, compared and never changed: of a tenant, a model, an upstream. Most are short and have no
+/// memory of their own, so that threads which copy one do not take it from each other.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+pub struct Name(SmolStr);
 
 impl Name {
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+
+    /// At most so many bytes of it, cut between characters.
+    #[must_use]
+    pub fn cut(&self, limit: usize) -> Self {
+        let text = self.as_str();
+        match text.get(..text.floor_char_boundary(limit)) {
+            Some(head) if head.len() < text.len() => Self::from(head),
+            _ => self.clone(),
+        }
     }
 }
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        Self(Arc::from(text))
+        Self(SmolStr::new(text))
     }
 }
 

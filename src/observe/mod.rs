@@ -124,7 +124,8 @@ impl Observation {
 #[derive(Debug)]
 pub struct Observer {
     dialect: Option<&'static dyn Dialect>,
-    request: Option<Skim>,
+    /// Boxed, as a whole answer's: a stream that runs for minutes has neither.
+    request: Option<Box<Skim>>,
     answer: Answer,
     decoder: Option<Decoder>,
     /// What decoding may hold; none: a budget of its own.
@@ -150,7 +151,7 @@ impl Observer {
         let clocks = Clocks { started, ..Clocks::default() };
         Self {
             dialect,
-            request: dialect.map(|dialect| Skim::new(dialect.request_members())),
+            request: dialect.map(|dialect| Box::new(Skim::new(dialect.request_members()))),
             answer: Answer::Awaited,
             decoder: None,
             budget: None,
@@ -246,8 +247,8 @@ impl Observer {
         self.tell(Step::Head(head), at);
     }
 
-    /// The exchange has ended.
-    pub fn finish(mut self, ending: Ending, at: Moment) -> Observation {
+    /// The exchange has ended. What was seen is handed out: nothing more is to be asked of this observer.
+    pub fn finish(&mut self, ending: Ending, at: Moment) -> Observation {
         self.seen.clocks.ended = at;
         self.read_request();
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
@@ -275,7 +276,7 @@ impl Observer {
         }
         self.seen.choices = self.choices();
         self.seen.closure.finished = self.seen.streamed && self.all_ended();
-        self.seen
+        std::mem::take(&mut self.seen)
     }
 
     /// Choices that were asked for, or seen if there were more.

@@ -111,54 +111,98 @@ impl Proxy {
 /// The body of an answer: the upstream's, or our own.
 type AnswerBody = Either<ResponseTap, Full<Bytes>>;
 
-/// Takes one request to its upstream and the answer back.
-async fn handle(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Response<AnswerBody> {
-    let started = proxy.clock.now();
-    let routes = proxy.routes.load_full();
-    let upstream = routes.find(&request);
-    let dialect = dialect::find(request.method().as_str(), request.uri().path());
-    let origin = origin(&proxy, &routes, upstream.as_deref(), dialect, &request, started);
-    let request_id = origin.request_id.clone();
-    let fail = |mut recording: Recording, trouble: Trouble| {
-        recording.own_answer(trouble.status(), trouble.class());
-        recording.finish(trouble.ending());
-        trouble.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
-    };
+/// Takes one request to its upstream and the answer back. What needs no waiting is done before there is a future, for
+/// an exchange holds that as long as it runs.
+fn handle(proxy: Arc<Proxy>, request: Request<Incoming>) -> impl Future<Output = Response<AnswerBody>> {
+    Begun::new(proxy, request).answer()
+}
 
-    let vitals = upstream
-        .as_ref()
-        .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
-    let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
-    let has_one_host = headers::has_one_host(request.version(), request.headers());
-    let Some(upstream) = upstream.filter(|_| has_one_host) else {
-        let trouble = if has_one_host { Trouble::NoUpstream } else { Trouble::BadHost };
-        Upload::new(request.into_body(), Arc::clone(recording.watch()), started).read_rest().await;
-        return fail(recording, trouble);
-    };
-    let is_upgrade = headers::is_upgrade(request.version(), request.headers());
-    let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
-    let (head, incoming) = request.into_parts();
-    let upload = Upload::new(incoming, Arc::clone(recording.watch()), started);
-    let mut deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
+/// An exchange whose request's head has been read.
+struct Begun {
+    proxy: Arc<Proxy>,
+    recording: Recording,
+    dialect: Option<&'static dyn Dialect>,
+    upload: Arc<Upload>,
+    course: Result<Course, Trouble>,
+}
 
-    let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade);
-    recording.sent();
-    match answer(&proxy, sending, &upload, &mut deadline).await {
-        Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
-            fail(recording, Trouble::Garbled)
+/// Where a request goes, and what comes back with it.
+struct Course {
+    upstream: Arc<Upstream>,
+    sending: Sending,
+    deadline: Deadline,
+    client: Client,
+    downstream: Option<hyper::upgrade::OnUpgrade>,
+}
+
+impl Begun {
+    fn new(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Self {
+        let started = proxy.clock.now();
+        let routes = proxy.routes.load();
+        let upstream = routes.find(&request);
+        let dialect = dialect::find(request.method().as_str(), request.uri().path());
+        let origin = origin(&proxy, &routes, upstream.as_deref(), dialect, &request, started);
+        let vitals = upstream
+            .as_ref()
+            .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
+        let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
+        drop(routes);
+        let dialect = dialect.ok();
+        let watch = Arc::clone(recording.watch());
+        let has_one_host = headers::has_one_host(request.version(), request.headers());
+        let Some(upstream) = upstream.filter(|_| has_one_host) else {
+            let trouble = if has_one_host { Trouble::NoUpstream } else { Trouble::BadHost };
+            let upload = Upload::new(request.into_body(), watch, started);
+            return Self { proxy, recording, dialect, upload, course: Err(trouble) };
+        };
+
+        let is_upgrade = headers::is_upgrade(request.version(), request.headers());
+        let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
+        let (head, incoming) = request.into_parts();
+        let upload = Upload::new(incoming, watch, started);
+        let deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
+        let now = proxy.clock.now();
+        let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now);
+        recording.sent(now);
+        let course = Ok(Course { upstream, sending, deadline, client, downstream });
+        Self { proxy, recording, dialect, upload, course }
+    }
+
+    async fn answer(self) -> Response<AnswerBody> {
+        let Self { proxy, recording, dialect, upload, course } = self;
+        let fail = |mut recording: Recording, trouble: Trouble| {
+            recording.own_answer(trouble.status(), trouble.class());
+            let answer = trouble.answer(dialect, recording.request_id().as_str());
+            recording.finish(trouble.ending());
+            answer.map(Either::Right)
+        };
+        let Course { upstream, sending, mut deadline, client, downstream } = match course {
+            Ok(course) => course,
+            Err(trouble) => {
+                upload.read_rest().await;
+                return fail(recording, trouble);
+            }
+        };
+        match answer(&proxy, sending, &upload, &mut deadline).await {
+            Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
+                fail(recording, Trouble::Garbled)
+            }
+            Answered::Head(answer) => {
+                pass_on(&proxy, answer, recording, &client, downstream, deadline, upload)
+            }
+            Answered::Nothing(error) => {
+                upstream.tell(&*error, proxy.clock.now());
+                fail(recording, Trouble::of(&*error))
+            }
+            Answered::ClientGone => {
+                // Nobody reads it.
+                let answer = Trouble::ClosedEarly.answer(dialect, recording.request_id().as_str());
+                recording.finish(Ending::ClientGone);
+                answer.map(Either::Right)
+            }
+            Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
         }
-        Answered::Head(answer) => pass_on(&proxy, answer, recording, &client, downstream, deadline, upload),
-        Answered::Nothing(error) => {
-            upstream.tell(&*error, proxy.clock.now());
-            fail(recording, Trouble::of(&*error))
-        }
-        Answered::ClientGone => {
-            recording.finish(Ending::ClientGone);
-            // Nobody reads it.
-            Trouble::ClosedEarly.answer(dialect.ok(), request_id.as_str()).map(Either::Right)
-        }
-        Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
     }
 }
 

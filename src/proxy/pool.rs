@@ -9,15 +9,16 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http::Request;
+use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 
-use super::connect::{ConnectError, Connector, Line};
+use super::connect::{Connector, Line};
 use super::tap::RequestTap;
+use super::upstream::{Answer, SendError, Sending};
 use crate::clock::{Clock, Moment};
 
 const IDLE_CONNECTIONS: usize = 256; // kept without a request; more than a burst of streams leaves behind
@@ -58,15 +59,6 @@ struct Connection {
     thread: ThreadId,
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("could not connect")]
-    Connect(#[from] ConnectError),
-    #[error("the exchange failed")]
-    Exchange(#[from] hyper::Error),
-}
-
 /// A connection that is in use. Kept for further requests when the answer has ended cleanly, closed with this
 /// otherwise.
 #[derive(Debug)]
@@ -83,36 +75,44 @@ impl Pool {
 
     /// Sends a request whose URI is a path. One that was not sent on a kept connection that turned out dead is
     /// sent again on another; one of which a byte went out never is.
-    pub(super) async fn send(
-        self: Arc<Self>,
-        mut request: Request<RequestTap>,
-    ) -> Result<(Response<Incoming>, Line, Lease), Error> {
-        loop {
-            let kept = self.take();
-            let is_kept = kept.is_some();
-            let mut connection = match kept {
-                Some(connection) => connection,
-                // Rare and large: what every exchange holds stays small.
-                None => Box::pin(self.connect()).await?,
-            };
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => {
-                    let rests = response.body().size_hint().exact().is_none();
-                    let line = connection.line.clone();
-                    return Ok((response, line, Lease { pool: Arc::downgrade(&self), connection, rests }));
+    pub(super) fn send(self: Arc<Self>, mut request: Request<RequestTap>, now: Moment) -> Sending {
+        let mut kept = self.take(now);
+        // Boxed, so that it is gone once there is an answer: a stream that runs for minutes does not hold it.
+        Box::pin(async move {
+            loop {
+                let is_kept = kept.is_some();
+                let mut connection = match kept {
+                    Some(connection) => connection,
+                    // Rare and large.
+                    None => Box::pin(self.connect()).await?,
+                };
+                match connection.sender.try_send_request(request).await {
+                    Ok(response) => {
+                        let rests = response.body().size_hint().exact().is_none();
+                        let line = Some(connection.line.clone());
+                        let lease = Lease { pool: Arc::downgrade(&self), connection, rests };
+                        return Ok(Answer {
+                            response,
+                            line,
+                            lease: super::upstream::Lease::Http1(Box::new(lease)),
+                        });
+                    }
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) if is_kept => {
+                            request = unsent;
+                            kept = self.take(self.clock.now());
+                        }
+                        _ => return Err(error.into_error().into()),
+                    },
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if is_kept => request = unsent,
-                    _ => return Err(error.into_error().into()),
-                },
             }
-        }
+        })
     }
 
     /// The kept connection that was used last, of this thread's that may be used: each chunk from another's
     /// costs both threads a wake-up.
-    fn take(&self) -> Option<Connection> {
-        let (now, here) = (self.clock.now(), thread::current().id());
+    fn take(&self, now: Moment) -> Option<Connection> {
+        let here = thread::current().id();
         let mut kept = self.kept.lock();
         self.expire(&mut kept.idle, now);
         let usable = |idle: &Idle| {
@@ -128,7 +128,7 @@ impl Pool {
         idle.retain(is_kept);
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self) -> Result<Connection, SendError> {
         let (io, line) = self.connector.connect().await?;
         let (mut sender, driver) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
         // Its end is told to whoever sends on it.
@@ -137,8 +137,7 @@ impl Pool {
         Ok(Connection { sender, line, thread: thread::current().id() })
     }
 
-    fn keep(self: &Arc<Self>, connection: Connection, rests: bool) {
-        let now = self.clock.now();
+    fn keep(self: &Arc<Self>, connection: Connection, rests: bool, now: Moment) {
         let mut kept = self.kept.lock();
         self.expire(&mut kept.idle, now);
         if self.idle_timeout.is_zero() || kept.idle.len() >= IDLE_CONNECTIONS || connection.sender.is_closed()
@@ -170,9 +169,9 @@ async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
 
 impl Lease {
     /// The answer has ended cleanly.
-    pub(super) fn keep(self) {
+    pub(super) fn keep(self, now: Moment) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.keep(self.connection, self.rests);
+            pool.keep(self.connection, self.rests, now);
         }
     }
 }

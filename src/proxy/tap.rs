@@ -276,13 +276,13 @@ impl ResponseTap {
 
     fn finish(&mut self, ending: Ending) {
         self.look();
-        if let Some(recording) = self.recording.take() {
-            recording.finish(ending);
-        }
+        let Some(recording) = self.recording.take() else { return };
+        let now = recording.watch().now();
+        recording.finish_at(ending, now);
         if ending == Ending::Clean
             && let Some(lease) = self.lease.take()
         {
-            lease.keep();
+            lease.keep(now);
         }
     }
 
@@ -303,7 +303,7 @@ impl ResponseTap {
     /// Keeps a frame that is about to be returned, to be looked at later.
     fn remember(&mut self, frame: &Frame<Bytes>, read_before: Option<Moment>) {
         let Some((recording, data)) = self.recording.as_ref().zip(frame.data_ref()) else { return };
-        let at = self.reads.of_frame(read_before, recording.watch().now());
+        let at = self.reads.of_frame(read_before, || recording.watch().now());
         self.unseen.push((data.clone(), at));
         if self.unseen.len() >= UNSEEN {
             self.look();
@@ -320,15 +320,14 @@ impl Drop for ResponseTap {
 impl Reads {
     /// The read that brought a frame. `before` is the connection's last read when the frame was asked for: if
     /// that is newer than the last frame's, the frame was waiting since then; else it came just now, or in the
-    /// same read as the last one.
-    fn of_frame(&mut self, before: Option<Moment>, now: Moment) -> Moment {
+    /// same read as the last one. Never before the last frame: the stamp of another read may have come in between.
+    fn of_frame(&mut self, before: Option<Moment>, now: impl FnOnce() -> Moment) -> Moment {
         let at = match (&self.line, before) {
             (Some(_), Some(before)) if before > self.last => before,
             (Some(line), _) => line.last_read(),
-            (None, _) => now,
+            (None, _) => now(),
         };
-        // The stamp of another read may have come in between; never before the last frame, never after now.
-        self.last = at.max(self.last).min(now);
+        self.last = at.max(self.last);
         self.last
     }
 }

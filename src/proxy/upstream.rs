@@ -66,9 +66,9 @@ pub(super) type SendError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Lease {
     /// The answer has ended cleanly: the connection may be used again.
-    pub(super) fn keep(self) {
+    pub(super) fn keep(self, now: Moment) {
         if let Self::Http1(lease) = self {
-            lease.keep();
+            lease.keep(now);
         }
     }
 }
@@ -96,7 +96,7 @@ impl Upstream {
 
     /// Sends a request whose head is the client's. One that was not sent on a connection that turned out dead
     /// is sent again; one of which a byte went out never is.
-    pub(super) fn send(&self, request: Request<RequestTap>, upgrade: bool) -> Sending {
+    pub(super) fn send(&self, request: Request<RequestTap>, upgrade: bool, now: Moment) -> Sending {
         let to_http2 = self.settings.target.http2;
         let (mut head, body) = request.into_parts();
         headers::set_host(&mut head, self.settings.host, &self.settings.target.authority);
@@ -109,24 +109,17 @@ impl Upstream {
             head.headers.remove(http::header::HOST); // `:authority` says it
         }
         let request = Request::from_parts(head, body);
-        let way = match &self.way {
-            Way::Http1(pool) => Way::Http1(Arc::clone(pool)),
-            Way::Shared(lanes) => Way::Shared(Arc::clone(lanes)),
-        };
-        // Boxed, so that it is gone once there is an answer: a stream that runs for minutes does not hold it.
-        Box::pin(async move {
-            match way {
-                Way::Http1(pool) => {
-                    let (response, line, lease) = pool.send(request).await?;
-                    Ok(Answer { response, line: Some(line), lease: Lease::Http1(Box::new(lease)) })
-                }
-                Way::Shared(lanes) => {
+        match &self.way {
+            Way::Http1(pool) => Arc::clone(pool).send(request, now),
+            Way::Shared(lanes) => {
+                let lanes = Arc::clone(lanes);
+                Box::pin(async move {
                     let (response, load) = lanes.send(request).await?;
                     let line = response.extensions().get::<Line>().cloned();
                     Ok(Answer { response, line, lease: Lease::Shared { _load: load } })
-                }
+                })
             }
-        })
+        }
     }
 
     /// Logs why a request got no answer, but not for each of many.

@@ -15,7 +15,7 @@ use crate::account::settle::{Finished, input_band};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::dialect::Dialect;
-use crate::exchange::{Ending, Unobserved};
+use crate::exchange::{Ending, Name, Unobserved};
 use crate::live::{Accepted, Live, LiveKey, Origin};
 use crate::observe::{Head, Observation, Observer};
 use crate::pipeline::Note;
@@ -94,7 +94,7 @@ impl Watch {
         let (_, told) = self.live.delivered();
         self.upstream.chunks.add(seen.chunks.saturating_sub(told));
         if let Some(at) = seen.clocks.first_token.filter(|_| self.live.first_token().is_none()) {
-            let requested = seen.request.as_ref().and_then(|facts| facts.model.as_deref());
+            let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
             let prompt = seen.request.as_ref().map(|facts| facts.prompt_text_bytes);
             self.live.set_first_token(
                 at,
@@ -109,7 +109,7 @@ impl Watch {
     /// What is known of an exchange at its first token.
     fn accepted(&self, observer: &Observer) -> Accepted {
         let facts = observer.request_facts();
-        let requested = facts.and_then(|facts| facts.model.as_deref());
+        let requested = facts.and_then(|facts| facts.model.as_ref());
         Accepted {
             model: self.config.models.names(requested, observer.served()),
             input_band: input_band(facts.map(|facts| facts.prompt_text_bytes), observer.bytes_in()),
@@ -136,7 +136,7 @@ pub(super) struct Recording {
     overhead_request: Option<Duration>,
     overhead_response: Duration,
     code: Option<u16>,
-    ending: Option<Ending>,
+    ending: Option<(Ending, Moment)>,
 }
 
 impl Recording {
@@ -177,9 +177,13 @@ impl Recording {
         &self.watch
     }
 
+    pub(super) fn request_id(&self) -> &Name {
+        &self.watch.live.origin.request_id
+    }
+
     /// The request goes to the pool now.
-    pub(super) fn sent(&mut self) {
-        self.overhead_request = Some(self.watch.now().since(self.started));
+    pub(super) fn sent(&mut self, now: Moment) {
+        self.overhead_request = Some(now.since(self.started));
     }
 
     /// The upstream's head has come.
@@ -205,8 +209,14 @@ impl Recording {
     }
 
     /// The exchange has ended.
-    pub(super) fn finish(mut self, ending: Ending) {
-        self.ending = Some(ending);
+    pub(super) fn finish(self, ending: Ending) {
+        let now = self.watch.now();
+        self.finish_at(ending, now);
+    }
+
+    /// The exchange has ended, at this moment.
+    pub(super) fn finish_at(mut self, ending: Ending, now: Moment) {
+        self.ending = Some((ending, now));
     }
 
     /// How an exchange ended whose recording was dropped: with its task, by a shutdown, a panic or, as a
@@ -222,12 +232,8 @@ impl Recording {
     }
 
     fn observation(&self, ending: Ending, at: Moment) -> Observation {
-        let observer = self.watch.observer.lock().take();
-        let finished = observer.and_then(|observer| {
-            catch_unwind(AssertUnwindSafe(|| observer.finish(ending, at)))
-                .inspect_err(|_| self.watch.proxy.vitals.failures(ObservationFailure::Panic).add_one())
-                .ok()
-        });
+        let finished = self.watch.observe(|observer| observer.finish(ending, at));
+        *self.watch.observer.lock() = None;
         // Without an observer there is still how long it took and what the client got.
         finished.unwrap_or_else(|| Observation::of_transport(self.started, self.code, at))
     }
@@ -235,8 +241,8 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let ending = self.ending.unwrap_or_else(|| self.ending_of_drop());
-        let observation = self.observation(ending, self.watch.now());
+        let (ending, at) = self.ending.unwrap_or_else(|| (self.ending_of_drop(), self.watch.now()));
+        let observation = self.observation(ending, at);
         self.watch.reconcile(&observation);
         let proxy = &self.watch.proxy;
         proxy.vitals.failures(ObservationFailure::EventTooLarge).add(observation.too_large);

@@ -156,7 +156,7 @@ fn play(case: &Case, pieces: &Pieces<'_>, observer: &mut Observer) -> u64 {
 }
 
 /// Where the upstream gave no head, the client gets the proxy's own answer.
-fn finish(observer: Observer, ending: exchange::Ending, at: Moment) -> Observation {
+fn finish(mut observer: Observer, ending: exchange::Ending, at: Moment) -> Observation {
     let mut seen = observer.finish(ending, at);
     seen.closure.code = seen.closure.code.or(match ending {
         exchange::Ending::NoAnswer => Some(502),

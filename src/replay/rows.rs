@@ -79,7 +79,7 @@ impl Trace for Rows {
         match step {
             Step::Sent { bytes, facts } => {
                 let asked = facts.map(|facts| Asked {
-                    model: facts.model.as_deref().map(str::to_owned),
+                    model: facts.model.as_ref().map(Name::to_string),
                     stream: facts.stream,
                     choices: facts.choices,
                 });

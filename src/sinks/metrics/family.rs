@@ -60,7 +60,7 @@ pub(super) type Exemplars = Vec<(usize, Exemplar)>;
 /// An exchange that a bucket's count can be looked into by.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Exemplar {
-    pub(super) labels: Vec<(&'static str, Name)>,
+    pub(super) labels: [Option<(&'static str, Name)>; 2],
     pub(super) value: f64,
     pub(super) at: SystemTime,
 }
@@ -77,16 +77,13 @@ impl Trail<'_> {
     /// The labels that fit, the trace before the request; none where neither does.
     fn exemplar(&self, value: f64) -> Option<Exemplar> {
         let mut room = EXEMPLAR_CHARS;
-        let candidates = [("trace_id", self.trace_id), ("request_id", Some(self.request_id))];
-        let mut labels = Vec::with_capacity(candidates.len());
-        for (name, id) in candidates {
-            let Some(id) = id else { continue };
-            if let Some(rest) = room.checked_sub(name.len() + id.as_str().chars().count()) {
-                room = rest;
-                labels.push((name, id.clone()));
-            }
-        }
-        (!labels.is_empty()).then_some(Exemplar { labels, value, at: self.at })
+        let mut fitting = |name: &'static str, id: Option<&Name>| {
+            let id = id?;
+            room = room.checked_sub(name.len() + id.as_str().chars().count())?;
+            Some((name, id.clone()))
+        };
+        let labels = [fitting("trace_id", self.trace_id), fitting("request_id", Some(self.request_id))];
+        labels.iter().any(Option::is_some).then_some(Exemplar { labels, value, at: self.at })
     }
 }
 
@@ -344,7 +341,7 @@ mod tests {
             let trail = Trail { trace_id, request_id, at: SystemTime::UNIX_EPOCH };
             trail
                 .exemplar(1.0)
-                .map(|exemplar| exemplar.labels.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+                .map(|exemplar| exemplar.labels.iter().flatten().map(|(name, _)| *name).collect::<Vec<_>>())
         };
         assert_eq!(names(Some(&trace), &short), Some(vec!["trace_id", "request_id"]));
         assert_eq!(names(Some(&trace), &long), Some(vec!["trace_id"]));

@@ -138,11 +138,7 @@ impl<'a> Labels<'a> {
 
 /// A model's name as a label: at most [`LONGEST_NAME`] bytes, cut between characters.
 pub(super) fn cut(name: &Name) -> Name {
-    let text = name.as_str();
-    match text.get(..text.floor_char_boundary(LONGEST_NAME)) {
-        Some(head) if head.len() < text.len() => Name::from(head),
-        _ => name.clone(),
-    }
+    name.cut(LONGEST_NAME)
 }
 
 /// How many names that clients choose get series of their own.

@@ -101,7 +101,7 @@ impl Display for Labels<'_> {
 impl Display for Exemplar {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(" # {")?;
-        for (place, (name, value)) in self.labels.iter().enumerate() {
+        for (place, (name, value)) in self.labels.iter().flatten().enumerate() {
             let before = if place > 0 { "," } else { "" };
             write!(f, "{before}{name}=\"{}\"", Escaped(value.as_str()))?;
         }

@@ -28,7 +28,20 @@ impl Sink for Metrics {
 struct Names {
     tenant: Option<Name>,
     model: Option<Name>,
-    code: String,
+    code: Option<Code>,
+}
+
+/// A status as text, which has three digits.
+struct Code([u8; 3]);
+
+impl Code {
+    fn of(code: u16) -> Self {
+        Self([code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + (digit % 10) as u8))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 impl Names {
@@ -40,7 +53,7 @@ impl Names {
             .with(Label::Dialect, exchange.dialect.0)
             .with(Label::Stream, if exchange.stream { "true" } else { "false" })
             .with(Label::Outcome, exchange.outcome.label())
-            .with(Label::Code, &self.code)
+            .with(Label::Code, self.code.as_ref().map_or("none", Code::as_str))
     }
 }
 
@@ -178,7 +191,7 @@ impl Metrics {
         Names {
             tenant: self.tenants.place(&exchange.tenant, accepted, now),
             model: self.models.place(&model, accepted, now),
-            code: exchange.code.map_or_else(|| "none".to_owned(), |code| code.to_string()),
+            code: exchange.code.map(Code::of),
         }
     }
 
