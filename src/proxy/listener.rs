@@ -85,10 +85,7 @@ pub async fn connection(
     let cut = proxy.cut.clone();
     let is_http2 = opening.is_http2;
     let socket = TokioIo::new(opening);
-    let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, std::convert::Infallible>(handle(proxy, request).await) }
-    });
+    let service = service_fn(move |request| handle(Arc::clone(&proxy), request));
     if is_http2 {
         let mut serving = Box::pin(http2().serve_connection(socket, service));
         if stop.run_until_cancelled(serving.as_mut()).await.is_none() {

@@ -16,6 +16,7 @@ mod upgrade;
 mod upstream;
 mod watch;
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -113,7 +114,10 @@ type AnswerBody = Either<ResponseTap, Full<Bytes>>;
 
 /// Takes one request to its upstream and the answer back. What needs no waiting is done before there is a future, for
 /// an exchange holds that as long as it runs.
-fn handle(proxy: Arc<Proxy>, request: Request<Incoming>) -> impl Future<Output = Response<AnswerBody>> {
+fn handle(
+    proxy: Arc<Proxy>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
     Begun::new(proxy, request).answer()
 }
 
@@ -169,7 +173,7 @@ impl Begun {
         Self { proxy, recording, dialect, upload, course }
     }
 
-    async fn answer(self) -> Response<AnswerBody> {
+    async fn answer(self) -> Result<Response<AnswerBody>, Infallible> {
         let Self { proxy, recording, dialect, upload, course } = self;
         let fail = |mut recording: Recording, trouble: Trouble| {
             recording.own_answer(trouble.status(), trouble.class());
@@ -180,11 +184,11 @@ impl Begun {
         let Course { upstream, sending, mut deadline, client, downstream } = match course {
             Ok(course) => course,
             Err(trouble) => {
-                upload.read_rest().await;
-                return fail(recording, trouble);
+                Box::pin(upload.read_rest()).await; // rare and large
+                return Ok(fail(recording, trouble));
             }
         };
-        match answer(&proxy, sending, &upload, &mut deadline).await {
+        Ok(match answer(&proxy, sending, &upload, &mut deadline).await {
             Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
                 fail(recording, Trouble::Garbled)
             }
@@ -202,7 +206,7 @@ impl Begun {
                 answer.map(Either::Right)
             }
             Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
-        }
+        })
     }
 }
 
@@ -258,7 +262,7 @@ async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: 
     })
     .await;
     if matches!(answered, Answered::Nothing(_)) {
-        upload.read_rest().await;
+        Box::pin(upload.read_rest()).await; // rare and large
         if upload.has_failed() {
             return Answered::ClientGone;
         }

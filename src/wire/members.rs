@@ -74,12 +74,17 @@ impl Place {
             left &= left - 1;
             let Some(path) = wanted.path(number) else { break };
             let rest = path.as_bytes().get(self.length..).unwrap_or_default();
-            match rest.strip_prefix(name) {
-                // A name with a dot in it is no part of a path.
-                Some(_) if name.contains(&b'.') => {}
-                Some([]) => target = target.or(Some(number)),
-                Some([b'.', rest @ ..]) => place.add(number, rest),
-                _ => {}
+            // Where the name ends tells most of them apart, before they are compared.
+            let is_end = rest.len() == name.len();
+            let goes_on = rest.get(name.len()) == Some(&b'.');
+            // A name with a dot in it is no part of a path.
+            if !(is_end || goes_on) || !rest.starts_with(name) || name.contains(&b'.') {
+                continue;
+            }
+            if is_end {
+                target = target.or(Some(number));
+            } else {
+                place.add(number, rest.get(name.len() + 1..).unwrap_or_default());
             }
         }
         (place, target)
