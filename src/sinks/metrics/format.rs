@@ -4,11 +4,6 @@ use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use prometheus::TextEncoder;
-
-use super::family::Block;
-use super::openmetrics;
-
 /// The format of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -46,23 +41,6 @@ impl Format {
             Self::OpenMetrics100 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
-
-    pub(super) fn encode(self, blocks: &[Block]) -> Vec<u8> {
-        match self {
-            Self::Text004 => text(blocks).into_bytes(),
-            Self::OpenMetrics100 => openmetrics::encode(blocks).into_bytes(),
-        }
-    }
-}
-
-fn text(blocks: &[Block]) -> String {
-    let mut page = String::new();
-    for Block { family, .. } in blocks {
-        if let Err(error) = TextEncoder.encode_utf8(std::slice::from_ref(family), &mut page) {
-            tracing::error!(%error, metric = family.name(), "could not write a metric");
-        }
-    }
-    page
 }
 
 /// Whether an `Accept-Encoding` header allows gzip. `q=0` means no.

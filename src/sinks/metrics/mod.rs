@@ -10,7 +10,7 @@ pub mod docs;
 mod family;
 mod format;
 pub mod labels;
-mod openmetrics;
+mod page;
 mod record;
 mod scrape;
 #[cfg(test)]
@@ -173,7 +173,7 @@ impl Metrics {
 
     /// A page.
     pub fn render(&self, format: Format) -> Vec<u8> {
-        format.encode(&self.gather())
+        page::page(&self.gather(), format).into_bytes()
     }
 
     /// Makes the series that are to be there from the start.

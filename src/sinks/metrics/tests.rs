@@ -324,6 +324,19 @@ fn check_file(path: &Path, want: &str, test: &str) {
 }
 
 #[test]
+fn plain_text_is_what_the_prometheus_crate_makes_of_it() {
+    let bench = full();
+    bench.tell(&Exchange { tenant: Name::from("\"q\" back\\slash\nnew line"), ..exchange() });
+    let blocks = bench.metrics.gather();
+    let mut want = String::new();
+    for block in &blocks {
+        prometheus::TextEncoder.encode_utf8(std::slice::from_ref(&block.family), &mut want).unwrap();
+    }
+    assert_eq!(page::page(&blocks, Format::Text004), want);
+    assert!(want.contains(r#"{tenant="\"q\" back\\slash\nnew line","#), "{want}");
+}
+
+#[test]
 fn both_formats_say_the_same() {
     let bench = full();
     let (text, open) = (bench.page(Format::Text004), bench.page(Format::OpenMetrics100));
