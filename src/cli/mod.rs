@@ -143,7 +143,7 @@ impl Planes {
 }
 
 /// A timer that is due before all others of its thread, which are timeouts of minutes: setting one that is due before
-/// all others takes tokio a write to wake the driver, and there are two for each exchange.
+/// all others takes tokio a write to wake the driver, and each exchange sets one.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A thread of the data plane. Each has a runtime of its own: where threads share one, they wake each other for

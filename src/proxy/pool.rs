@@ -140,9 +140,11 @@ impl Pool {
     fn keep(self: &Arc<Self>, connection: Connection, rests: bool, now: Moment) {
         let mut kept = self.kept.lock();
         self.expire(&mut kept.idle, now);
-        if self.idle_timeout.is_zero() || kept.idle.len() >= IDLE_CONNECTIONS || connection.sender.is_closed()
-        {
+        if self.idle_timeout.is_zero() || connection.sender.is_closed() {
             return;
+        }
+        if kept.idle.len() >= IDLE_CONNECTIONS {
+            kept.idle.pop_front(); // of a thread that has left them behind, maybe
         }
         let usable = if rests { now + REST } else { now };
         kept.idle.push_back(Idle { connection, since: now, usable });

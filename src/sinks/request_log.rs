@@ -60,14 +60,14 @@ impl Line<'_> {
         out.put("model_requested", text(exchange.model.requested.as_ref()))?;
         out.put("model_served", text(exchange.model.served.as_ref()))?;
         out.put("upstream", Some(exchange.upstream.as_str()))?;
-        out.put("dialect", Some(exchange.dialect.0))?;
-        out.put("unobserved", exchange.unobserved.map(Unobserved::label))?;
+        out.put_word("dialect", Some(exchange.dialect.0))?;
+        out.put_word("unobserved", exchange.unobserved.map(Unobserved::label))?;
         out.put("stream", Some(exchange.stream))?;
         out.put("code", exchange.code)?;
-        out.put("outcome", Some(exchange.outcome.label()))?;
-        out.put("blame", exchange.outcome.blame(exchange.code).map(Blame::label))?;
+        out.put_word("outcome", Some(exchange.outcome.label()))?;
+        out.put_word("blame", exchange.outcome.blame(exchange.code).map(Blame::label))?;
         out.put("error_class", text(exchange.error_class.as_ref()))?;
-        out.put("finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
+        out.put_word("finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
         self.put_times(out)?;
         self.put_tokens(out)?;
         out.put("chunks", Some(exchange.chunks))?;
@@ -96,11 +96,11 @@ impl Line<'_> {
         let exchange = self.exchange;
         let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
         out.put("input_tokens", exchange.input.map(|count| count.value))?;
-        out.put("input_source", exchange.input.map(|count| count.source.label()))?;
+        out.put_word("input_source", exchange.input.map(|count| count.source.label()))?;
         out.put("cache_read_input_tokens", detail(exchange.usage.cache_read))?;
         out.put("cache_write_input_tokens", detail(exchange.usage.cache_write))?;
         out.put("output_tokens", exchange.output.map(|count| count.value))?;
-        out.put("output_source", exchange.output.map(|count| count.source.label()))?;
+        out.put_word("output_source", exchange.output.map(|count| count.source.label()))?;
         out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))
     }
 
@@ -127,6 +127,11 @@ trait MemberWriter {
 
     /// Adds a member that is known.
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> Result<(), Self::Error>;
+
+    /// Adds a member that is known, whose text is one of ours and has nothing to escape.
+    fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> Result<(), Self::Error> {
+        self.put(name, word)
+    }
 }
 
 /// Any format.
@@ -148,10 +153,22 @@ impl MemberWriter for Text {
 
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {
         let Some(value) = value else { return Ok(()) };
-        self.0.extend_from_slice(if self.0.is_empty() { b"{\"" } else { b",\"" });
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
+        self.put_name(name);
         serde_json::to_writer(&mut self.0, &value)
+    }
+
+    fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> serde_json::Result<()> {
+        let Some(word) = word else { return Ok(()) };
+        self.put_name(name);
+        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
+        Ok(())
+    }
+}
+
+impl Text {
+    fn put_name(&mut self, name: &'static str) {
+        let before: &[u8] = if self.0.is_empty() { b"{\"" } else { b",\"" };
+        [before, name.as_bytes(), b"\":"].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
     }
 }
 

@@ -11,19 +11,22 @@ const TRACKED_DEPTH: usize = 6; // the longest path has four parts
 const KEY_LIMIT: usize = 64; // the longest name that any path has is far shorter
 const DEPTH_LIMIT: u32 = 120; // parsers of JSON stop at about this depth too
 
-/// Members whose strings are text that a model reads or writes. Images, audio, ids and addresses are none.
-const TEXT_KEYS: [&[u8]; 10] = [
-    b"content",
-    b"text",
-    b"arguments",
-    b"prompt",
-    b"input",
-    b"system",
-    b"description",
-    b"reasoning",
-    b"reasoning_content",
-    b"thinking",
-];
+/// Whether the strings of a member are text that a model reads or writes. Images, audio, ids and addresses are none.
+fn is_text_key(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"content"
+            | b"text"
+            | b"arguments"
+            | b"prompt"
+            | b"input"
+            | b"system"
+            | b"description"
+            | b"reasoning"
+            | b"reasoning_content"
+            | b"thinking"
+    )
+}
 
 /// A scanner for one body.
 #[derive(Debug)]
@@ -351,7 +354,7 @@ impl Skim {
     }
 
     fn key_ended(&mut self, key: &[u8]) {
-        self.is_text = self.capture.is_some() && TEXT_KEYS.contains(&key);
+        self.is_text = self.capture.is_some() && is_text_key(key);
         self.follow(key);
         self.state = State::Colon;
     }

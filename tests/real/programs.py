@@ -175,6 +175,7 @@ def nginx(
     folder: Path,
     settings: str = "proxy_buffering off; tcp_nodelay on;",
     connections: int = 1024,
+    workers: str = "1",
 ) -> Iterator[tuple[str, int]]:
     """nginx, unless told otherwise as one would set it up before a token stream."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +184,7 @@ def nginx(
         f"  {kind}_temp_path {folder}/nginx-{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"""daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr;
+        f"""daemon off; worker_processes {workers}; pid {folder}/nginx.pid; error_log stderr;
 events {{ worker_connections {connections}; }}
 http {{
   access_log off;

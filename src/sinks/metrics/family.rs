@@ -5,18 +5,17 @@
 //! What a record adds is added under the map's lock for reading, and a series is dropped under its lock for
 //! writing: nothing is ever added to a series that is no longer on the page.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 use prometheus::core::Metric as _;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, IntCounter};
 
 use super::catalog::{Kind, Row};
-use super::labels::{Key, Label, Labels};
+use super::labels::{Key, Label, Labels, hash_of_key};
 use crate::clock::Moment;
 use crate::exchange::Name;
 
@@ -133,7 +132,6 @@ pub(super) struct Family<M> {
     /// Others are made like it. It was made at the start, where wrong options would have been an error.
     pattern: M,
     series: RwLock<HashTable<Series<M>>>,
-    hasher: DefaultHashBuilder,
 }
 
 #[derive(Debug)]
@@ -146,8 +144,7 @@ struct Series<M> {
 impl<M: Instrument> Family<M> {
     /// A family without series.
     pub(super) fn new(row: &'static Row, labels: Vec<Label>, pattern: M) -> Self {
-        let (series, hasher) = (RwLock::default(), DefaultHashBuilder::default());
-        Self { row, labels, pattern, series, hasher }
+        Self { row, labels, pattern, series: RwLock::default() }
     }
 
     /// The labels of every series.
@@ -157,7 +154,7 @@ impl<M: Instrument> Family<M> {
 
     /// Lets `record` change the series of these labels, made at 0 if it is not there.
     pub(super) fn touch(&self, labels: &Labels<'_>, now: Moment, record: impl FnOnce(&M)) {
-        let hash = self.hash(labels.values(&self.labels));
+        let hash = labels.hash(&self.labels);
         let is_it = |series: &Series<M>| series.key.iter().map(Name::as_str).eq(labels.values(&self.labels));
         if let Some(series) = self.series.read().find(hash, is_it) {
             return series.touch(now, record);
@@ -166,15 +163,9 @@ impl<M: Instrument> Family<M> {
             let (key, instrument) = (labels.pick(&self.labels), self.pattern.another());
             Series { key, instrument, touched: AtomicU64::new(0) }
         };
-        let rehash = |series: &Series<M>| self.hash(series.key.iter().map(Name::as_str));
+        let rehash = |series: &Series<M>| hash_of_key(&series.key);
         let mut series = self.series.write();
         series.entry(hash, is_it, rehash).or_insert_with(make).get().touch(now, record);
-    }
-
-    fn hash<'v>(&self, values: impl Iterator<Item = &'v str>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        values.for_each(|value| value.hash(&mut hasher));
-        hasher.finish()
     }
 
     /// Drops the series that `is_idle` tells from the labels and the moment of the last record.

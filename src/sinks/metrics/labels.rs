@@ -1,7 +1,10 @@
 //! Labels: which there are, the values that one record has, and the budget that bounds the values that
 //! clients choose.
 
-use hashbrown::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
@@ -98,9 +101,9 @@ impl Label {
 /// The values of a row's labels, in the row's order. Two keys are equal when every value is.
 pub(super) type Key = Box<[Name]>;
 
-/// The values that one record has for its labels; each row picks its own.
+/// The values that one record has for its labels, each with its hash; each row picks its own.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Labels<'a>([Option<&'a str>; Label::ALL.len()]);
+pub(super) struct Labels<'a>([Option<(&'a str, u64)>; Label::ALL.len()]);
 
 impl<'a> Labels<'a> {
     /// The values of a key.
@@ -117,23 +120,50 @@ impl<'a> Labels<'a> {
     /// Sets one value, or replaces it.
     pub(super) fn set(&mut self, label: Label, value: &'a str) {
         if let Some(slot) = self.0.get_mut(label as usize) {
-            *slot = Some(value);
+            *slot = Some((value, hash(value)));
         }
+    }
+
+    /// The values of these labels, and their hashes.
+    fn each(&self, labels: &[Label]) -> impl Iterator<Item = (&'a str, u64)> {
+        labels.iter().map(|label| {
+            let value = self.0.get(*label as usize).copied().flatten();
+            debug_assert!(value.is_some(), "{label:?} is unset");
+            value.unwrap_or_else(|| (UNKNOWN, hash(UNKNOWN)))
+        })
     }
 
     /// The values of these labels.
     pub(super) fn values(&self, labels: &[Label]) -> impl Iterator<Item = &'a str> {
-        labels.iter().map(|label| {
-            let value = self.0.get(*label as usize).copied().flatten();
-            debug_assert!(value.is_some(), "{label:?} is unset");
-            value.unwrap_or(UNKNOWN)
-        })
+        self.each(labels).map(|(value, _)| value)
     }
 
     /// The key of these labels.
     pub(super) fn pick(&self, labels: &[Label]) -> Key {
         self.values(labels).map(Name::from).collect()
     }
+
+    /// The hash of [`Self::pick`]: see [`hash_of_key`].
+    pub(super) fn hash(&self, labels: &[Label]) -> u64 {
+        combined(self.each(labels).map(|(_, hash)| hash))
+    }
+}
+
+/// The hash of a key, which a record has at hand: it hashes each value once, for all rows. Seeded anew in each process,
+/// for clients choose the values.
+pub(super) fn hash_of_key(key: &Key) -> u64 {
+    combined(key.iter().map(|value| hash(value.as_str())))
+}
+
+static SEED: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+
+fn hash(value: &str) -> u64 {
+    SEED.hash_one(value)
+}
+
+fn combined(hashes: impl Iterator<Item = u64>) -> u64 {
+    let all = hashes.fold(0_u64, |all, one| (all.rotate_left(23) ^ one).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    all ^ (all >> 32)
 }
 
 /// A model's name as a label: at most [`LONGEST_NAME`] bytes, cut between characters.
