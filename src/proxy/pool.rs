@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::connect::{Connector, Line};
 use super::tap::RequestTap;
-use super::upstream::{Answer, SendError, Sending};
+use super::upstream::{self, Answer, SendError, Sending};
 use crate::clock::{Clock, Moment};
 
 const IDLE_CONNECTIONS: usize = 256; // kept without a request; more than a burst of streams leaves behind
@@ -91,11 +91,7 @@ impl Pool {
                         let rests = response.body().size_hint().exact().is_none();
                         let line = Some(connection.line.clone());
                         let lease = Lease { pool: Arc::downgrade(&self), connection, rests };
-                        return Ok(Answer {
-                            response,
-                            line,
-                            lease: super::upstream::Lease::Http1(Box::new(lease)),
-                        });
+                        return Ok(Answer { response, line, lease: upstream::Lease::Http1(Box::new(lease)) });
                     }
                     Err(mut error) => match error.take_message() {
                         Some(unsent) if is_kept => {
