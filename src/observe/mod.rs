@@ -2,6 +2,7 @@
 //! dialects. Says *when*; never how many tokens were not reported, what they cost or where numbers go.
 //! No I/O, no clock, no log; nothing here can fail.
 
+mod head;
 mod reader;
 mod trace;
 
@@ -15,46 +16,8 @@ use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, U
 use crate::wire::{Budget, Decoder, Event, Framed, Skim, Stop};
 use reader::Answer;
 
+pub use head::Head;
 pub use trace::{Step, Trace};
-
-/// Where upstreams put their id of an answer, in the order of asking.
-const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
-
-/// What an answer's head tells.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Head<'a> {
-    /// The status.
-    pub status: u16,
-    /// `Content-Type`.
-    pub content_type: Option<&'a str>,
-    /// `Content-Encoding`.
-    pub content_encoding: Option<&'a str>,
-    /// The upstream's id of the answer: `x-request-id`, `request-id` and the like.
-    pub request_id: Option<&'a str>,
-    /// No body belongs to it: an answer to HEAD, 204, 304.
-    pub bodiless: bool,
-}
-
-impl<'a> Head<'a> {
-    /// What an answer's status and headers tell; of a header that comes twice, the first one. `to_head`: it answers
-    /// a HEAD request.
-    pub fn of(to_head: bool, status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let bodiless = to_head || matches!(status, 204 | 304);
-        let mut head = Self { status, bodiless, ..Self::default() };
-        let mut id_rank = REQUEST_ID_HEADERS.len();
-        for (name, value) in headers.filter(|(_, value)| !value.is_empty()) {
-            let is = |known: &str| name.eq_ignore_ascii_case(known);
-            if is("content-type") {
-                head.content_type.get_or_insert(value);
-            } else if is("content-encoding") {
-                head.content_encoding.get_or_insert(value);
-            } else if let Some(rank) = REQUEST_ID_HEADERS.into_iter().take(id_rank).position(is) {
-                (id_rank, head.request_id) = (rank, Some(value));
-            }
-        }
-        head
-    }
-}
 
 /// What a chunk of an answer brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
