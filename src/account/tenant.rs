@@ -26,7 +26,7 @@ impl Tenants {
         let named = |header: &HeaderName| {
             let text = std::str::from_utf8(headers.get(header)?.as_bytes()).ok()?.trim();
             let is_name = !text.is_empty() && !text.chars().any(char::is_control);
-            is_name.then(|| text.get(..text.floor_char_boundary(NAME_LIMIT)).map(Name::from))?
+            is_name.then(|| Name::bounded(text, NAME_LIMIT))
         };
         self.headers.iter().find_map(named).unwrap_or_else(|| self.default.clone())
     }

@@ -26,14 +26,15 @@ impl Name {
         self.0.as_str()
     }
 
+    /// A text's first bytes, at most so many, cut between characters.
+    pub fn bounded(text: &str, limit: usize) -> Self {
+        Self::from(text.get(..text.floor_char_boundary(limit)).unwrap_or_default())
+    }
+
     /// At most so many bytes of it, cut between characters.
     #[must_use]
     pub fn cut(&self, limit: usize) -> Self {
-        let text = self.as_str();
-        match text.get(..text.floor_char_boundary(limit)) {
-            Some(head) if head.len() < text.len() => Self::from(head),
-            _ => self.clone(),
-        }
+        if self.as_str().len() > limit { Self::bounded(self.as_str(), limit) } else { self.clone() }
     }
 }
 

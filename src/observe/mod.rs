@@ -203,7 +203,7 @@ impl Observer {
     pub fn head(&mut self, head: &Head<'_>, at: Moment) {
         self.seen.clocks.head = Some(at);
         self.seen.closure.code = Some(head.status);
-        self.seen.upstream_request_id = head.request_id.map(|id| bounded(id, ID_LIMIT));
+        self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
@@ -306,10 +306,10 @@ impl Observer {
                 return Tokens { any: true, answer, told: tokens.map(u64::from), reported: None };
             }
             Signal::Model(model) => {
-                self.seen.served.get_or_insert_with(|| bounded(model, MODEL_LIMIT));
+                self.seen.served.get_or_insert_with(|| Name::bounded(model, MODEL_LIMIT));
             }
             Signal::UpstreamId(id) => {
-                self.seen.upstream_request_id.get_or_insert_with(|| bounded(id, ID_LIMIT));
+                self.seen.upstream_request_id.get_or_insert_with(|| Name::bounded(id, ID_LIMIT));
             }
             Signal::Usage(usage) => {
                 self.seen.usage.update(usage);
@@ -386,11 +386,6 @@ const CHOICES: u32 = u128::BITS;
 const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is cut
 const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
 const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes
-
-/// A name of at most so many bytes, cut between characters.
-fn bounded(text: &str, limit: usize) -> Name {
-    Name::from(text.get(..text.floor_char_boundary(limit)).unwrap_or_default())
-}
 
 /// A class as it may stand in a log: a word, never a sentence.
 pub(crate) fn error_class(class: &str) -> Name {
