@@ -3,6 +3,8 @@
 //! Format: <https://docs.anthropic.com/en/api/messages-streaming> and what real servers were seen to send.
 //! `[DONE]`, which some servers add, is no mark here: it comes after broken answers too.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,6 +12,11 @@ use super::lenient::{Fragment, Number, Word};
 use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "system", "tools"]));
+static BODY: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(&["model", "id", "type", "stop_reason", "usage", "error"], &[]));
 
 /// The API.
 #[derive(Debug)]
@@ -24,8 +31,8 @@ impl Dialect for AnthropicMessages {
         method == "POST" && path.ends_with("/v1/messages")
     }
 
-    fn request_members(&self) -> Wanted {
-        Wanted { keep: &["model", "stream"], measure: &["messages", "system", "tools"] }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -33,8 +40,8 @@ impl Dialect for AnthropicMessages {
         openai::request(members, 1, text("messages") + text("system") + members.measure("tools").bytes)
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted { keep: &["model", "id", "type", "stop_reason", "usage", "error"], measure: &[] }
+    fn body_members(&self) -> &'static Wanted {
+        &BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {

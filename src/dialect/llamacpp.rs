@@ -3,6 +3,8 @@
 //! Format: <https://github.com/ggml-org/llama.cpp/tree/master/tools/server> and what it was seen to send.
 //! Several prompts of one request are choices, and each of them has its own terminal mark.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,6 +12,31 @@ use super::lenient::{Flag, Fragment, Length, Number, Word};
 use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
+    Wanted::new(&["model", "stream"], &["prompt", "input_prefix", "input_suffix", "input_extra"])
+});
+static BODY: LazyLock<Wanted> = LazyLock::new(|| {
+    Wanted::new(
+        &[
+            "model",
+            "stop",
+            "stop_type",
+            "stopped_limit",
+            "stopped_eos",
+            "stopped_word",
+            "tokens_predicted",
+            "tokens_evaluated",
+            "timings",
+            "error",
+            "*.model",
+            "*.stop_type",
+            "*.tokens_predicted",
+            "*.tokens_evaluated",
+        ],
+        &[],
+    )
+});
 
 /// The API.
 #[derive(Debug)]
@@ -26,11 +53,8 @@ impl Dialect for Llamacpp {
         method == "POST" && (path.ends_with("/completion") || path.ends_with("/infill"))
     }
 
-    fn request_members(&self) -> Wanted {
-        Wanted {
-            keep: &["model", "stream"],
-            measure: &["prompt", "input_prefix", "input_suffix", "input_extra"],
-        }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -45,26 +69,8 @@ impl Dialect for Llamacpp {
         RequestFacts { choices: prompts, ..openai::request(members, 1, text + around.iter().sum::<u64>()) }
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted {
-            keep: &[
-                "model",
-                "stop",
-                "stop_type",
-                "stopped_limit",
-                "stopped_eos",
-                "stopped_word",
-                "tokens_predicted",
-                "tokens_evaluated",
-                "timings",
-                "error",
-                "*.model",
-                "*.stop_type",
-                "*.tokens_predicted",
-                "*.tokens_evaluated",
-            ],
-            measure: &[],
-        }
+    fn body_members(&self) -> &'static Wanted {
+        &BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {

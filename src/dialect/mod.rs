@@ -38,13 +38,13 @@ pub trait Dialect: Sync {
     fn matches(&self, method: &str, path: &str) -> bool;
 
     /// What is looked for in a request's body.
-    fn request_members(&self) -> Wanted;
+    fn request_members(&self) -> &'static Wanted;
 
     /// What a request's body tells.
     fn request(&self, members: &Members) -> RequestFacts;
 
     /// What is looked for in an answer's body that is no stream.
-    fn body_members(&self) -> Wanted;
+    fn body_members(&self) -> &'static Wanted;
 
     /// What an answer's body that is no stream tells.
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>));

@@ -3,6 +3,8 @@
 //!
 //! Format: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,6 +12,11 @@ use super::lenient::{Flag, Fragment, Length, Number, Word, for_each};
 use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "prompt", "system", "suffix", "tools"]));
+static BODY: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(&["model", "done_reason", "prompt_eval_count", "eval_count", "error"], &[]));
 
 /// The API.
 #[derive(Debug)]
@@ -24,8 +31,8 @@ impl Dialect for Ollama {
         method == "POST" && (path.ends_with("/api/chat") || path.ends_with("/api/generate"))
     }
 
-    fn request_members(&self) -> Wanted {
-        Wanted { keep: &["model", "stream"], measure: &["messages", "prompt", "system", "suffix", "tools"] }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -35,8 +42,8 @@ impl Dialect for Ollama {
         RequestFacts { stream, ..openai::request(members, 1, text) }
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted { keep: &["model", "done_reason", "prompt_eval_count", "eval_count", "error"], measure: &[] }
+    fn body_members(&self) -> &'static Wanted {
+        &BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {

@@ -3,13 +3,15 @@
 //!
 //! Format: <https://platform.openai.com/docs/api-reference/chat> and what real servers were seen to send.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Number, Word};
 use super::{OwnError, RequestFacts, Signal};
 use crate::exchange::{FinishReason, Name, Usage};
-use crate::wire::{Event, Members};
+use crate::wire::{Event, Members, Wanted};
 
 /// Reads one event of a stream; `tell` says what one of its choices holds.
 pub(super) fn event<'a, C: Deserialize<'a>>(
@@ -188,6 +190,8 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
 /// The members that [`tell_body`] reads.
 pub(super) const BODY_MEMBERS: &[&str] =
     &["model", "id", "object", "type", "usage", "timings", "error", "choices.*.finish_reason"];
+
+pub(super) static BODY: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(BODY_MEMBERS, &[]));
 
 /// The word for why a choice ended, as the servers of this style write it.
 pub(super) fn finish_reason(word: &str) -> FinishReason {

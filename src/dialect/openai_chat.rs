@@ -1,6 +1,8 @@
 //! OpenAI chat completions: `POST …/chat/completions`, also as vLLM, SGLang, llama.cpp, TGI, Azure and gateways
 //! speak it.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -8,6 +10,9 @@ use super::lenient::{Few, Fragment, Length, Number, Word, for_each};
 use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(openai::REQUEST_MEMBERS, &["messages", "tools"]));
 
 /// The API.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ impl Dialect for OpenaiChat {
         method == "POST" && path.ends_with("/chat/completions")
     }
 
-    fn request_members(&self) -> Wanted {
-        Wanted { keep: openai::REQUEST_MEMBERS, measure: &["messages", "tools"] }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -31,8 +36,8 @@ impl Dialect for OpenaiChat {
         openai::request(members, 1, text)
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted { keep: openai::BODY_MEMBERS, measure: &[] }
+    fn body_members(&self) -> &'static Wanted {
+        &openai::BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {

@@ -1,5 +1,7 @@
 //! OpenAI text completions: `POST …/completions`, also as vLLM, SGLang and llama.cpp speak it.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -7,6 +9,9 @@ use super::lenient::{Fragment, Length, Number, Word};
 use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new(openai::REQUEST_MEMBERS, &["prompt", "suffix"]));
 
 /// The API.
 #[derive(Debug)]
@@ -23,8 +28,8 @@ impl Dialect for OpenaiCompletions {
         method == "POST" && path.ends_with("/completions")
     }
 
-    fn request_members(&self) -> Wanted {
-        Wanted { keep: openai::REQUEST_MEMBERS, measure: &["prompt", "suffix"] }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -34,8 +39,8 @@ impl Dialect for OpenaiCompletions {
         openai::request(members, prompts, text)
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted { keep: openai::BODY_MEMBERS, measure: &[] }
+    fn body_members(&self) -> &'static Wanted {
+        &openai::BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {

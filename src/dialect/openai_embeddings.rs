@@ -1,6 +1,8 @@
 //! OpenAI embeddings: `POST …/embeddings`, also as vLLM, SGLang, llama.cpp, Voyage and Mistral speak it. There
 //! is input and no output. The embeddings themselves, megabytes of them, are passed over.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -8,6 +10,9 @@ use super::lenient::Number;
 use super::{Dialect, RequestFacts, Signal, openai};
 use crate::exchange::{DialectId, Usage};
 use crate::wire::{Event, Members, Wanted};
+
+// vLLM takes `messages` in place of `input` for models that embed images.
+static REQUEST: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["model"], &["input", "messages"]));
 
 /// The API.
 #[derive(Debug)]
@@ -24,9 +29,8 @@ impl Dialect for OpenaiEmbeddings {
         method == "POST" && path.ends_with("/embeddings")
     }
 
-    fn request_members(&self) -> Wanted {
-        // vLLM takes `messages` in place of `input` for models that embed images.
-        Wanted { keep: &["model"], measure: &["input", "messages"] }
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
@@ -35,8 +39,8 @@ impl Dialect for OpenaiEmbeddings {
         RequestFacts { stream: false, ..openai::request(members, 1, text) }
     }
 
-    fn body_members(&self) -> Wanted {
-        Wanted { keep: openai::BODY_MEMBERS, measure: &[] }
+    fn body_members(&self) -> &'static Wanted {
+        &openai::BODY
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -88,13 +92,8 @@ mod tests {
         }
         skim.push(br#"{"index":100,"embedding":"AAAA"}],"usage":{"prompt_tokens":800,"total_tokens":800}}"#);
         let members = skim.finish();
-        let kept: usize = OpenaiEmbeddings
-            .body_members()
-            .keep
-            .iter()
-            .flat_map(|path| members.each(path))
-            .map(<[u8]>::len)
-            .sum();
+        let kept = openai::BODY_MEMBERS.iter().flat_map(|path| members.each(path));
+        let kept: usize = kept.map(<[u8]>::len).sum();
         assert!(kept < 100, "{kept} bytes kept");
         let mut usage = None;
         OpenaiEmbeddings.body(&members, &mut |signal| {

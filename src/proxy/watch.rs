@@ -272,6 +272,8 @@ impl Drop for Recording {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::clock::Clock;
     use crate::dialect::{RequestFacts, Signal};
@@ -294,15 +296,16 @@ mod tests {
             true
         }
 
-        fn request_members(&self) -> Wanted {
-            Wanted { keep: &[], measure: &[] }
+        fn request_members(&self) -> &'static Wanted {
+            static NOTHING: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&[], &[]));
+            &NOTHING
         }
 
         fn request(&self, _: &Members) -> RequestFacts {
             RequestFacts::default()
         }
 
-        fn body_members(&self) -> Wanted {
+        fn body_members(&self) -> &'static Wanted {
             self.request_members()
         }
 

@@ -6,89 +6,95 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 
 /// What is asked of a body. Paths are dotted member names from the top; `*` stands for every element of an
-/// array. At most [`PATTERNS`] in all, and no path may lie inside another one.
-#[derive(Debug, Clone, Copy)]
+/// array. No path may lie inside another one.
+#[derive(Debug)]
 pub struct Wanted {
     /// Members whose JSON is kept.
-    pub keep: &'static [&'static str],
+    keep: &'static [&'static str],
     /// Members that are measured.
-    pub measure: &'static [&'static str],
+    measure: &'static [&'static str],
+    /// The tree of the paths' names; the first place is where every path begins.
+    places: Vec<Place>,
+}
+
+/// A place that paths lead through.
+#[derive(Debug, Default)]
+struct Place {
+    /// Which names they go on with, as bits: see [`name_bit`].
+    names: u64,
+    members: Vec<Step>,
+}
+
+/// The way from a place to one of its members.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    name: &'static str,
+    to: At,
+}
+
+/// Where a value lies among the paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// No path leads there.
+    Nowhere,
+    /// Paths lead through it: the place's number.
+    Through(usize),
+    /// A path ends there: its number among those to keep and then to measure.
+    End(usize),
 }
 
 impl Wanted {
-    /// A path by its number among those to keep and then to measure.
-    fn path(&self, number: usize) -> Option<&'static str> {
-        let rest = || self.measure.get(number - self.keep.len());
-        self.keep.get(number).or_else(rest).copied()
+    /// Of these paths, the members of the first ones are kept, those of the others measured.
+    pub fn new(keep: &'static [&'static str], measure: &'static [&'static str]) -> Self {
+        let mut wanted = Self { keep, measure, places: vec![Place::default()] };
+        for (number, path) in keep.iter().chain(measure).enumerate() {
+            wanted.add(number, path);
+        }
+        wanted
+    }
+
+    fn add(&mut self, number: usize, path: &'static str) {
+        let (mut place, mut names) = (0, path.split('.').peekable());
+        while let Some(name) = names.next() {
+            let is_end = names.peek().is_none();
+            let next = self.places.len();
+            let Some(here) = self.places.get_mut(place) else { return };
+            here.names |= name_bit(name.as_bytes());
+            place = match here.members.iter().find(|step| step.name == name).map(|step| step.to) {
+                Some(At::Through(place)) if !is_end => place,
+                Some(_) => return debug_assert!(false, "{path} lies inside another path"),
+                None if is_end => return here.members.push(Step { name, to: At::End(number) }),
+                None => {
+                    here.members.push(Step { name, to: At::Through(next) });
+                    self.places.push(Place::default());
+                    next
+                }
+            };
+        }
+    }
+
+    /// How many of the paths' members are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.keep.len()
+    }
+
+    /// Where a member lies of what is here.
+    #[inline]
+    pub(super) fn member(&self, here: At, name: &[u8]) -> At {
+        let At::Through(place) = here else { return At::Nowhere };
+        let Some(place) = self.places.get(place) else { return At::Nowhere };
+        // Of names that no path goes on with, hardly one passes.
+        if place.names & name_bit(name) == 0 {
+            return At::Nowhere;
+        }
+        let step = place.members.iter().find(|step| step.name.as_bytes() == name);
+        step.map_or(At::Nowhere, |step| step.to)
     }
 }
 
-/// How many paths one body may be asked for.
-pub const PATTERNS: usize = 32;
-
-/// The paths that go on from a member: they begin with the same bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    /// Which ones, as bits.
-    paths: u32,
-    /// How many bytes of them lead here.
-    length: usize,
-    /// Which names they may go on with, as bits: see [`name_bit`].
-    names: u64,
-}
-
-impl Place {
-    pub(super) const NOWHERE: Self = Self { paths: 0, length: 0, names: 0 };
-
+impl At {
     /// Where every path begins.
-    pub(super) fn top(wanted: &Wanted) -> Self {
-        let mut place = Self::NOWHERE;
-        for (number, path) in wanted.keep.iter().chain(wanted.measure).enumerate() {
-            place.add(number, path.as_bytes());
-        }
-        place
-    }
-
-    /// One more path, and what is left of it.
-    fn add(&mut self, number: usize, rest: &[u8]) {
-        self.paths |= 1 << number;
-        self.names |= name_bit(rest.split(|&byte| byte == b'.').next().unwrap_or_default());
-    }
-
-    /// Whether a path may go on with this name; of others, hardly one passes.
-    pub(super) fn may_go_on_with(&self, name: &[u8]) -> bool {
-        self.names & name_bit(name) != 0
-    }
-
-    /// The place of a member of what is here, and the path that ends there: its number among those to keep and
-    /// then to measure.
-    pub(super) fn member(self, wanted: &Wanted, name: &[u8]) -> (Self, Option<usize>) {
-        if !self.may_go_on_with(name) {
-            return (Self::NOWHERE, None);
-        }
-        let length = self.length + name.len() + 1;
-        let (mut place, mut target) = (Self { length, ..Self::NOWHERE }, None);
-        let mut left = self.paths;
-        while left != 0 {
-            let number = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let Some(path) = wanted.path(number) else { break };
-            let rest = path.as_bytes().get(self.length..).unwrap_or_default();
-            // Where the name ends tells most of them apart, before they are compared.
-            let is_end = rest.len() == name.len();
-            let goes_on = rest.get(name.len()) == Some(&b'.');
-            // A name with a dot in it is no part of a path.
-            if !(is_end || goes_on) || !rest.starts_with(name) || name.contains(&b'.') {
-                continue;
-            }
-            if is_end {
-                target = target.or(Some(number));
-            } else {
-                place.add(number, rest.get(name.len() + 1..).unwrap_or_default());
-            }
-        }
-        (place, target)
-    }
+    pub(super) const TOP: Self = Self::Through(0);
 }
 
 /// One of 64 bits, told by a name's first byte and length.
@@ -115,7 +121,7 @@ pub struct Measure {
 /// What a body held of what was asked for.
 #[derive(Debug, Default)]
 pub struct Members {
-    wanted: Option<Wanted>,
+    wanted: Option<&'static Wanted>,
     /// Path and place in `json` of what is kept.
     pub(super) kept: Vec<(usize, Range<usize>)>,
     pub(super) json: Vec<u8>,
@@ -124,8 +130,17 @@ pub struct Members {
 }
 
 impl Members {
-    pub(super) fn of(wanted: Wanted) -> Self {
+    pub(super) fn of(wanted: &'static Wanted) -> Self {
         Self { wanted: Some(wanted), ..Self::default() }
+    }
+
+    /// Makes room for what bodies ordinarily hold; gives where the next kept value begins in `json`.
+    pub(super) fn room(&mut self) -> usize {
+        if self.kept.is_empty() {
+            self.kept.reserve(8);
+            self.json.reserve(256);
+        }
+        self.json.len()
     }
 
     pub(super) fn add_measure(&mut self, path: usize, measure: Measure) {
@@ -162,10 +177,11 @@ impl Members {
     /// The text at a kept path.
     pub fn text(&self, path: &'static str) -> Option<Cow<'_, str>> {
         let json = self.each(path).last()?;
-        serde_json::from_slice::<&str>(json)
-            .map(Cow::Borrowed)
-            .or_else(|_| serde_json::from_slice::<String>(json).map(Cow::Owned))
-            .ok()
+        let inner = json.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""))?;
+        if inner.iter().any(|&byte| byte == b'\\' || byte < b' ') {
+            return serde_json::from_slice::<String>(json).map(Cow::Owned).ok();
+        }
+        std::str::from_utf8(inner).map(Cow::Borrowed).ok()
     }
 
     /// Whether a kept path is there and is not null.

@@ -9,7 +9,7 @@ pub mod skim;
 pub mod sse;
 
 pub use encoding::{Budget, Decoder, Encoding, Stop};
-pub use members::{Measure, Members, PATTERNS, Wanted};
+pub use members::{Measure, Members, Wanted};
 pub use ndjson::Ndjson;
 pub use skim::Skim;
 pub use sse::Sse;

@@ -4,7 +4,7 @@
 //! that numbers and words are spelled right.
 
 use super::lexeme::{Unicode, is_blank, run, scalar, word_end};
-use super::members::{Measure, Members, PATTERNS, Place, Wanted};
+use super::members::{At, Measure, Members, Wanted};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
@@ -31,20 +31,18 @@ fn is_text_key(key: &[u8]) -> bool {
 /// A scanner for one body.
 #[derive(Debug)]
 pub struct Skim {
-    wanted: Wanted,
+    wanted: &'static Wanted,
     state: State,
     /// How many containers are open; the outer ones are in `outer`, the kinds of all in `arrays`.
     depth: u32,
-    outer: [Place; TRACKED_DEPTH],
+    outer: [At; TRACKED_DEPTH],
     arrays: u128,
     /// For each open container: whether strings directly in it are text.
     texts: u128,
     /// What earlier chunks held of the key that is being read.
     key: Vec<u8>,
     /// Where the value to come lies.
-    place: Place,
-    /// The path that the value to come is at the end of: its number among those to keep and then to measure.
-    target: Option<usize>,
+    place: At,
     /// Whether the value to come is text if it is a string.
     is_text: bool,
     capture: Option<Capture>,
@@ -102,18 +100,16 @@ enum CaptureKind {
 
 impl Skim {
     /// A scanner that looks for what is wanted.
-    pub fn new(wanted: Wanted) -> Self {
-        debug_assert!(wanted.keep.len() + wanted.measure.len() <= PATTERNS);
+    pub fn new(wanted: &'static Wanted) -> Self {
         Self {
             wanted,
             state: State::Value,
             depth: 0,
-            outer: [Place::NOWHERE; TRACKED_DEPTH],
+            outer: [At::Nowhere; TRACKED_DEPTH],
             arrays: 0,
             texts: 0,
             key: Vec::new(),
-            place: Place::top(&wanted),
-            target: None,
+            place: At::TOP,
             is_text: false,
             capture: None,
             untaken: 0,
@@ -166,12 +162,13 @@ impl Skim {
         let (text, end) = run(chunk, at);
         let next = at + text.len() + 1;
         if end == Some(b'"') && self.key.is_empty() {
-            if self.is_unwanted(text)
+            self.key_ended(text);
+            if self.capture.is_none()
+                && self.place == At::Nowhere
                 && let Some(after) = scalar(chunk, next)
             {
                 return self.member_ended(chunk, after);
             }
-            self.key_ended(text);
         } else {
             self.hold_key(text);
             match end {
@@ -198,14 +195,10 @@ impl Skim {
         }
     }
 
-    /// Whether nothing was asked for at this member of the innermost container, nor in it.
-    fn is_unwanted(&self, key: &[u8]) -> bool {
-        self.capture.is_none() && self.container().is_none_or(|place| !place.may_go_on_with(key))
-    }
-
-    /// Where the innermost container lies; none where no path is so long.
-    fn container(&self) -> Option<&Place> {
-        (self.depth as usize).checked_sub(1).and_then(|at| self.outer.get(at))
+    /// Where a member of the innermost container lies.
+    fn member(&self, name: &[u8]) -> At {
+        let container = (self.depth as usize).checked_sub(1).and_then(|at| self.outer.get(at));
+        container.map_or(At::Nowhere, |container| self.wanted.member(*container, name))
     }
 
     /// Keeps a piece of a key, as far as any path could have it.
@@ -361,17 +354,14 @@ impl Skim {
 
     /// Goes to a member of the innermost container.
     fn follow(&mut self, name: &[u8]) {
-        (self.place, self.target) = match self.container() {
-            Some(outer) if self.capture.is_none() => outer.member(&self.wanted, name),
-            _ => (Place::NOWHERE, None),
-        };
+        self.place = if self.capture.is_none() { self.member(name) } else { At::Nowhere };
     }
 
     /// Begins to keep or measure, if the value that begins here was asked for.
     fn start_capture(&mut self, at: usize) {
-        let Some(number) = self.target.take() else { return };
-        let (path, kind) = match number.checked_sub(self.wanted.keep.len()) {
-            None => (number, CaptureKind::Keep { from: Some(self.members.json.len()) }),
+        let At::End(number) = self.place else { return };
+        let (path, kind) = match number.checked_sub(self.wanted.kept()) {
+            None => (number, CaptureKind::Keep { from: Some(self.members.room()) }),
             Some(path) => {
                 // A text that stands directly at the path is what the path was asked for.
                 self.is_text = true;
@@ -460,15 +450,16 @@ impl Skim {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const WANTED: Wanted = Wanted {
-        keep: &["model", "usage", "stream", "choices.*.finish_reason", "choices.*.index"],
-        measure: &["messages", "prompt", "choices.*.message"],
-    };
+    const KEEP: &[&str] = &["model", "usage", "stream", "choices.*.finish_reason", "choices.*.index"];
+    const MEASURE: &[&str] = &["messages", "prompt", "choices.*.message"];
+    static WANTED: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(KEEP, MEASURE));
 
     fn skim<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Members {
-        let mut skim = Skim::new(WANTED);
+        let mut skim = Skim::new(&WANTED);
         for chunk in chunks {
             skim.push(chunk);
         }
@@ -479,13 +470,8 @@ mod tests {
     fn members(body: &str) -> Members {
         let whole = skim([body.as_bytes()]);
         let shape = |members: &Members| {
-            let kept: Vec<_> =
-                WANTED.keep.iter().flat_map(|path| members.each(path)).map(<[u8]>::to_vec).collect();
-            (
-                kept,
-                WANTED.measure.iter().map(|path| members.measure(path)).collect::<Vec<_>>(),
-                members.complete,
-            )
+            let kept: Vec<_> = KEEP.iter().flat_map(|path| members.each(path)).map(<[u8]>::to_vec).collect();
+            (kept, MEASURE.iter().map(|path| members.measure(path)).collect::<Vec<_>>(), members.complete)
         };
         assert_eq!(shape(&skim(body.as_bytes().chunks(1))), shape(&whole), "{body}, bytewise");
         for at in 0..body.len() {
@@ -517,7 +503,8 @@ mod tests {
 
     #[test]
     fn members_of_an_array_at_the_top_are_kept() {
-        let mut skim = Skim::new(Wanted { keep: &["n", "*.n"], measure: &[] });
+        static WANTED: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["n", "*.n"], &[]));
+        let mut skim = Skim::new(&WANTED);
         skim.push(br#"[{"n":1,"x":{"n":5}},[{"n":6}],{"n":2}]"#);
         let got = skim.finish();
         assert_eq!(got.each("*.n").collect::<Vec<_>>(), [b"1", b"2"]);
@@ -534,7 +521,7 @@ mod tests {
     #[test]
     fn a_long_key_is_held_up_to_its_limit_however_it_is_written() {
         for piece in ["k", "\\n", "\\u0041"] {
-            let mut skim = Skim::new(WANTED);
+            let mut skim = Skim::new(&WANTED);
             skim.push(format!("{{\"{}", piece.repeat(100_000)).as_bytes());
             assert!(skim.key.len() <= KEY_LIMIT, "{piece}");
             skim.push(br#"":1,"model":"m"}"#);
