@@ -189,6 +189,11 @@ class Arrival:
                 return (at - self.sent_at) / 1e9
         return None
 
+    def prompt_seconds(self) -> float:
+        """How long llama.cpp says that it read the prompt, at a stream's end."""
+        stated = [json.loads(data).get("timings") for _, data in self.events() if data != b"[DONE]"]
+        return next(timings["prompt_ms"] for timings in reversed(stated) if timings) / 1e3
+
     def usage(self) -> dict | None:
         """The last usage that the answer states, streamed or whole."""
         if (self.answer.header("content-type") or b"").startswith(b"text/event-stream"):
