@@ -3,3 +3,4 @@
 pub mod model;
 pub mod settle;
 pub mod tenant;
+pub mod tokenize;

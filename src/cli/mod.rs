@@ -7,6 +7,7 @@ mod recorded;
 mod replay;
 mod run;
 mod simulate;
+mod tokens;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +48,7 @@ enum Command {
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
+    Tokens(tokens::Args),
 }
 
 /// Reads the arguments and does what they say.
@@ -70,6 +72,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Tokens(args) => tokens::run(&args),
     }
 }
 

@@ -12,6 +12,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+pub mod prompt;
 
 use crate::exchange::{DialectId, FinishReason, Name, Unobserved, Usage};
 use crate::wire::{Event, Members, Wanted};

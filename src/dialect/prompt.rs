@@ -1,0 +1,230 @@
+//! What a request asks a model to read, piece by piece: for counting it where the upstream does not say how much it
+//! was. One reader for all APIs: they differ in which of these members they have, not in what one means.
+
+use serde_json::Value;
+
+/// A piece of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Piece<'a> {
+    /// A chat message begins.
+    Message,
+    /// Its sender has a name; the name follows as text.
+    Sender,
+    /// Text.
+    Text(&'a str),
+    /// So many token ids, given in place of text.
+    Ids(u64),
+    /// A tool that the model may call.
+    Tool(Tool<'a>),
+    /// A picture; `low` where it was asked to be looked at in low detail.
+    Picture {
+        /// In low detail.
+        low: bool,
+    },
+    /// Something that has tokens, and nobody can tell from here how many: sound, a file, a document.
+    Other,
+}
+
+/// A tool's description.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tool<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it does.
+    pub description: &'a str,
+    /// Its parameters, a JSON Schema; null where it has none.
+    pub parameters: &'a Value,
+}
+
+/// Tells the pieces of a request's prompt, in the order of the body.
+pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    if let Some(system) = body.get("system").filter(|system| !system.is_null()) {
+        tell(Piece::Message);
+        tell(Piece::Text("system"));
+        content(system, tell);
+    }
+    for message in elements(body, "messages") {
+        self::message(message, tell);
+    }
+    for member in ["prompt", "input", "suffix", "input_prefix", "input_suffix"] {
+        if let Some(text) = body.get(member) {
+            raw(text, tell);
+        }
+    }
+    for tool in elements(body, "tools").chain(elements(body, "functions")) {
+        let own = tool.get("function").unwrap_or(tool);
+        let parameters = own.get("parameters").or_else(|| own.get("input_schema")).unwrap_or(&Value::Null);
+        match own.get("name").and_then(Value::as_str) {
+            Some(name) => tell(Piece::Tool(Tool { name, description: word(own, "description"), parameters })),
+            None => tell(Piece::Other), // one that the API has built in
+        }
+    }
+}
+
+/// Whether a body is a request that has a prompt.
+pub fn is_request(body: &Value) -> bool {
+    ["messages", "prompt", "input"].iter().any(|member| body.get(member).is_some())
+}
+
+fn elements<'a>(of: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    of.get(member).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn word<'a>(of: &'a Value, member: &str) -> &'a str {
+    of.get(member).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn message<'a>(message: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    tell(Piece::Message);
+    tell(Piece::Text(word(message, "role")));
+    if let Some(name) = message.get("name").and_then(Value::as_str) {
+        tell(Piece::Sender);
+        tell(Piece::Text(name));
+    }
+    for member in ["reasoning_content", "reasoning", "content", "refusal"] {
+        if let Some(value) = message.get(member) {
+            content(value, tell);
+        }
+    }
+    let calls = elements(message, "tool_calls").filter_map(|call| call.get("function"));
+    for function in calls.chain(message.get("function_call")) {
+        call(function, "arguments", tell);
+    }
+    // Ollama's pictures stand beside the text.
+    elements(message, "images").for_each(|_| tell(Piece::Picture { low: false }));
+}
+
+fn call<'a>(call: &'a Value, arguments: &str, tell: &mut dyn FnMut(Piece<'a>)) {
+    tell(Piece::Text(word(call, "name")));
+    match call.get(arguments) {
+        Some(Value::String(text)) => tell(Piece::Text(text)),
+        Some(Value::Null) | None => {}
+        Some(_) => tell(Piece::Other), // an object: each server writes it out in its own way
+    }
+}
+
+/// A message's content: text, or parts of several kinds.
+fn content<'a>(content: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    match content {
+        Value::String(text) => tell(Piece::Text(text)),
+        Value::Array(parts) => parts.iter().for_each(|part| self::part(part, tell)),
+        _ => {}
+    }
+}
+
+fn part<'a>(part: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    match word(part, "type") {
+        "text" | "input_text" | "output_text" => tell(Piece::Text(word(part, "text"))),
+        "thinking" => tell(Piece::Text(word(part, "thinking"))),
+        "refusal" => tell(Piece::Text(word(part, "refusal"))),
+        "image_url" | "input_image" | "image" => {
+            let detail = part.get("image_url").unwrap_or(part).get("detail").and_then(Value::as_str);
+            tell(Piece::Picture { low: detail == Some("low") });
+        }
+        "tool_use" => call(part, "input", tell),
+        "tool_result" => content(part.get("content").unwrap_or(&Value::Null), tell),
+        "" if part.is_string() => content(part, tell),
+        _ => tell(Piece::Other),
+    }
+}
+
+/// A prompt without messages: a text, texts, token ids, or several lists of them.
+fn raw<'a>(prompt: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    match prompt {
+        Value::String(text) => tell(Piece::Text(text)),
+        Value::Number(_) => tell(Piece::Ids(1)),
+        Value::Array(parts) => parts.iter().for_each(|part| raw(part, tell)),
+        Value::Object(_) => part(prompt, tell),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(body: &Value) -> Vec<Piece<'_>> {
+        let mut told = Vec::new();
+        pieces(body, &mut |piece| told.push(piece));
+        told
+    }
+
+    #[test]
+    fn a_chat_is_its_messages() {
+        let body = json!({"model": "m", "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "name": "ann", "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+                {"type": "input_audio", "input_audio": {"data": "AAAA"}},
+            ]},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}}]},
+        ]});
+        let text = Piece::Text;
+        assert_eq!(
+            told(&body),
+            [
+                Piece::Message,
+                text("system"),
+                text("Be brief."),
+                Piece::Message,
+                text("user"),
+                Piece::Sender,
+                text("ann"),
+                text("What is this?"),
+                Piece::Picture { low: true },
+                Piece::Other,
+                Piece::Message,
+                text("assistant"),
+                text("look"),
+                text("{\"at\":1}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn other_apis_write_the_same_with_other_members() {
+        let anthropic = json!({"system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "1", "content": "42"}, {"type": "thinking", "thinking": "hm"},
+            {"type": "tool_use", "name": "add", "input": {"a": 1}}]}]});
+        let text = Piece::Text;
+        assert_eq!(
+            told(&anthropic),
+            [
+                Piece::Message,
+                text("system"),
+                text("s"),
+                Piece::Message,
+                text("user"),
+                text("42"),
+                text("hm"),
+                text("add"),
+                Piece::Other
+            ]
+        );
+        let ollama = json!({"messages": [{"role": "user", "content": "hi", "images": ["AAAA"]}]});
+        assert_eq!(told(&ollama).last(), Some(&Piece::Picture { low: false }));
+    }
+
+    #[test]
+    fn a_prompt_may_be_text_texts_or_token_ids() {
+        assert_eq!(told(&json!({"prompt": "a", "suffix": "z"})), [Piece::Text("a"), Piece::Text("z")]);
+        assert_eq!(told(&json!({"prompt": ["a", "b"]})), [Piece::Text("a"), Piece::Text("b")]);
+        assert_eq!(told(&json!({"input": [[1, 2], [3]]})), [Piece::Ids(1); 3]);
+        assert_eq!(told(&json!({"prompt": null})), []);
+    }
+
+    #[test]
+    fn a_tool_may_stand_in_an_envelope() {
+        let schema = json!({"type": "object"});
+        let tool = |parameters| Piece::Tool(Tool { name: "f", description: "d", parameters });
+        let enveloped = json!({"tools": [{"type": "function",
+            "function": {"name": "f", "description": "d", "parameters": schema}}]});
+        assert_eq!(told(&enveloped), [tool(&schema)]);
+        let bare = json!({"tools": [{"name": "f", "description": "d", "input_schema": schema}, {"type": "web_search"}]});
+        assert_eq!(told(&bare), [tool(&schema), Piece::Other]);
+    }
+}
