@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::learned::Learned;
 use crate::account::settle::{Finished, settle};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -45,6 +46,7 @@ pub struct Pipeline {
     notes: mpsc::Receiver<Note>,
     live: Arc<LiveTable>,
     clock: Clock,
+    learned: Learned,
     sinks: Vec<Arc<dyn Sink>>,
     sweep: Box<dyn FnMut(Moment) + Send>,
 }
@@ -64,7 +66,7 @@ impl Pipeline {
         sweep: impl FnMut(Moment) + Send + 'static,
     ) -> (Places, Self) {
         let (places, notes) = mpsc::channel(PLACES);
-        (places, Self { notes, live, clock, sinks, sweep: Box::new(sweep) })
+        (places, Self { notes, live, clock, learned: Learned::default(), sinks, sweep: Box::new(sweep) })
     }
 
     /// Runs until `stop` is cancelled and every exchange that had its place by then is settled.
@@ -110,11 +112,13 @@ impl Pipeline {
         }
     }
 
-    fn settle(&self, note: Note) {
+    fn settle(&mut self, note: Note) {
         let Note { finished, live, config } = note;
         self.first_token(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
-        let exchange = settle(finished, &config.models, config.hash.clone(), ended_at);
+        let text = finished.observation.text();
+        let exchange = settle(finished, &config.models, &self.learned, config.hash.clone(), ended_at);
+        self.learned.learn(&exchange, text);
         self.tell(&Fact::Ended(&exchange));
         self.tell(&Fact::Settled(&exchange));
     }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::exchange::{Count, DialectId, Ending, Exchange, InputBand, Name, Timing};
+use crate::exchange::{Count, DialectId, Ending, Exchange, InputBand, Name, Outcome, Timing};
 use crate::live::Origin;
 use crate::observe::Observation;
 
+use super::learned::Learned;
 use super::model::Models;
 
 /// An exchange that has ended, as the data plane hands it over.
@@ -27,15 +28,28 @@ pub struct Finished {
     pub in_flight_at_start: u64,
 }
 
-/// What an exchange means. `models` are those of the configuration that it met, `config` is its hash.
-pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: SystemTime) -> Exchange {
+/// What an exchange means. `models` are those of the configuration that it met, `config` is its hash; what was not
+/// reported is estimated by what was `learned`.
+pub fn settle(
+    finished: Finished,
+    models: &Models,
+    learned: &Learned,
+    config: Name,
+    ended_at: SystemTime,
+) -> Exchange {
     let Finished { origin, observation: seen, ending, .. } = finished;
     let outcome = seen.outcome(ending);
     let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
     let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
     let asked = seen.request.as_ref().is_some_and(|facts| facts.stream);
-    let counted = |value: Option<u64>| value.filter(|_| accepted).map(Count::reported);
-    let output = counted(seen.usage.output);
+    let text = seen.text();
+    let model = models.names(requested, seen.served.as_ref());
+    let label = model.label(accepted);
+    let input = seen.usage.input.map(Count::reported);
+    let input = input.or_else(|| text.input.map(|bytes| Count::estimated(learned.input(label, bytes))));
+    let output =
+        output(&seen, outcome, origin.dialect, || text.output.map(|bytes| learned.output(label, bytes)));
+    let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
     let streamed = seen.streamed && accepted && is_generation;
     Exchange {
@@ -44,7 +58,7 @@ pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: Syste
         trace_id: origin.trace_id,
         ended_at,
         tenant: origin.tenant,
-        model: models.names(requested, seen.served.as_ref()),
+        model,
         upstream: origin.upstream,
         dialect: origin.dialect,
         unobserved: seen.unobserved,
@@ -56,10 +70,10 @@ pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: Syste
         timing: Timing {
             overhead_request: finished.overhead_request,
             overhead_response: finished.overhead_response,
-            ..Timing::of(&seen.clocks, streamed, output.map(|count| count.value), seen.choices)
+            ..Timing::of(&seen.clocks, streamed, output.and_then(Count::exact), seen.choices)
         },
         input_band: input_band(seen.request.as_ref().map(|facts| facts.prompt_text_bytes), seen.bytes_in),
-        input: counted(seen.usage.input),
+        input,
         output,
         usage: seen.usage,
         chunks: seen.chunks,
@@ -69,6 +83,25 @@ pub fn settle(finished: Finished, models: &Models, config: Name, ended_at: Syste
         connect: finished.connect,
         in_flight_at_start: finished.in_flight_at_start,
         config,
+    }
+}
+
+/// Output tokens. A report that text has outrun says at least how many: of an answer that was cut it is not the last.
+fn output(
+    seen: &Observation,
+    outcome: Outcome,
+    dialect: DialectId,
+    estimate: impl FnOnce() -> Option<u64>,
+) -> Option<Count> {
+    let reported = seen.usage.output;
+    let is_last = outcome == Outcome::Completed || !seen.outran_usage;
+    match reported {
+        Some(value) if is_last => Some(Count::reported(value)),
+        _ if dialect.generates() => match estimate() {
+            Some(value) => Some(Count::estimated(value.max(reported.unwrap_or(0)))),
+            None => reported.map(Count::reported),
+        },
+        _ => None,
     }
 }
 

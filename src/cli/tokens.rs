@@ -157,7 +157,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// A token's text; of one that is a part of a character, its bytes.
 fn quoted(piece: &[u8]) -> String {
-    std::str::from_utf8(piece).map_or_else(|_| format!("\"{}\"", piece.escape_ascii()), |text| format!("{text:?}"))
+    std::str::from_utf8(piece)
+        .map_or_else(|_| format!("\"{}\"", piece.escape_ascii()), |text| format!("{text:?}"))
 }
 
 fn by_default() -> Vec<Way> {

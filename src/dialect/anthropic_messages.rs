@@ -9,14 +9,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Fragment, Number, Word};
-use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "system", "tools"]));
+const TEXTS: &[&str] = &["content"];
 static BODY: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new(&["model", "id", "type", "stop_reason", "usage", "error"], &[]));
+    LazyLock::new(|| Wanted::new(&["model", "id", "type", "stop_reason", "usage", "error"], TEXTS));
 
 /// The API.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Dialect for AnthropicMessages {
         if let Some(usage) = json("usage").and_then(read_usage) {
             emit(Signal::Usage(usage));
         }
+        tell_text(members, TEXTS, emit);
         if let Some(reason) = word("stop_reason") {
             emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
         }

@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::wire::text_bytes;
+
 /// A piece of text as it stands in an event: between the quotes of its JSON, escapes and all. Nothing is
 /// decoded or copied until somebody asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,11 @@ impl<'a> Fragment<'a> {
     pub fn of(json: &'a RawValue) -> Option<Self> {
         let inner = json.get().strip_prefix('"')?.strip_suffix('"')?;
         (!inner.is_empty()).then_some(Self(inner))
+    }
+
+    /// How many bytes of UTF-8 the text is.
+    pub fn bytes(&self) -> u64 {
+        text_bytes(self.0)
     }
 
     /// The text, decoded; none where it has an escape that stands for no character.

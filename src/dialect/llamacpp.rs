@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Flag, Fragment, Length, Number, Word};
-use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
+use super::{DeltaKind, Dialect, RequestFacts, Signal, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -34,9 +34,10 @@ static BODY: LazyLock<Wanted> = LazyLock::new(|| {
             "*.tokens_predicted",
             "*.tokens_evaluated",
         ],
-        &[],
+        TEXTS,
     )
 });
+const TEXTS: &[&str] = &["content", "*.content"];
 
 /// The API.
 #[derive(Debug)]
@@ -92,6 +93,7 @@ impl Dialect for Llamacpp {
             ..Answer::default()
         };
         answer.tell(emit);
+        tell_text(members, TEXTS, emit);
         tell_several(members, emit);
         if members.is_complete() {
             emit(Signal::Done);

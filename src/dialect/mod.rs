@@ -59,6 +59,15 @@ pub trait Dialect: Sync {
     }
 }
 
+/// Says how much text the measured members of a whole answer hold, where they are there.
+fn tell_text(members: &Members, paths: &[&'static str], emit: &mut dyn FnMut(Signal<'_>)) {
+    let mut measures =
+        paths.iter().map(|path| members.measure(path)).filter(|measure| measure.bytes > 0).peekable();
+    if measures.peek().is_some() {
+        emit(Signal::Text { bytes: measures.map(|measure| measure.text_bytes).sum() });
+    }
+}
+
 /// An error that we answer ourselves.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnError<'a> {
@@ -85,6 +94,11 @@ pub enum Signal<'a> {
         tokens: Option<u32>,
         /// The channel.
         kind: DeltaKind,
+    },
+    /// A whole answer's generated text, all choices together.
+    Text {
+        /// Bytes of UTF-8.
+        bytes: u64,
     },
     /// What the upstream reports of tokens; the last report of a number wins.
     Usage(Usage),

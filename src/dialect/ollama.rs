@@ -9,14 +9,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Flag, Fragment, Length, Number, Word, for_each};
-use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai};
+use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "prompt", "system", "suffix", "tools"]));
-static BODY: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new(&["model", "done_reason", "prompt_eval_count", "eval_count", "error"], &[]));
+const TEXTS: &[&str] = &["message", "response", "thinking"];
+static BODY: LazyLock<Wanted> = LazyLock::new(|| {
+    Wanted::new(&["model", "done_reason", "prompt_eval_count", "eval_count", "error"], TEXTS)
+});
 
 /// The API.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Dialect for Ollama {
         let number =
             |path| json(path).and_then(|json| serde_json::from_str::<Number>(json).ok()).unwrap_or_default();
         tell_usage(number("prompt_eval_count"), number("eval_count"), emit);
+        tell_text(members, TEXTS, emit);
         if let Some(reason) = members.text("done_reason").filter(|reason| !reason.is_empty()) {
             emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Number, Word};
-use super::{OwnError, RequestFacts, Signal};
+use super::{OwnError, RequestFacts, Signal, tell_text};
 use crate::exchange::{FinishReason, Name, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -170,6 +170,7 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     }
     let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
     tell_usage(json("usage"), json("timings"), emit);
+    tell_text(members, BODY_TEXTS, emit);
     let reasons = members.each("choices.*.finish_reason");
     for (choice, reason) in (0..).zip(reasons) {
         if let Some(reason) = serde_json::from_slice(reason).ok().filter(|reason: &&str| !reason.is_empty()) {
@@ -191,7 +192,10 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
 pub(super) const BODY_MEMBERS: &[&str] =
     &["model", "id", "object", "type", "usage", "timings", "error", "choices.*.finish_reason"];
 
-pub(super) static BODY: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(BODY_MEMBERS, &[]));
+/// Where the generated text of a body is.
+const BODY_TEXTS: &[&str] = &["choices.*.message", "choices.*.text"];
+
+pub(super) static BODY: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(BODY_MEMBERS, BODY_TEXTS));
 
 /// The word for why a choice ended, as the servers of this style write it.
 pub(super) fn finish_reason(word: &str) -> FinishReason {

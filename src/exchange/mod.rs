@@ -69,6 +69,11 @@ pub struct DialectId(pub &'static str);
 impl DialectId {
     /// What is passed through without being understood.
     pub const UNKNOWN: DialectId = DialectId("unknown");
+
+    /// Whether its answers are generated tokens; embeddings and scores are none.
+    pub fn generates(self) -> bool {
+        !["openai_embeddings", "rerank", Self::UNKNOWN.0].contains(&self.0)
+    }
 }
 
 /// Why an exchange was passed through without its tokens being read.

@@ -5,13 +5,22 @@
 pub enum Source {
     /// The upstream said so.
     Reported,
+    /// We counted, with the model's own tokenizer.
+    Tokenized,
+    /// Bytes of text, divided by what a token of that model is worth.
+    Estimated,
 }
 
 impl Source {
+    /// All of them, the best first.
+    pub const ALL: [Self; 3] = [Self::Reported, Self::Tokenized, Self::Estimated];
+
     /// The value of the label `source`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Reported => "reported",
+            Self::Tokenized => "tokenized",
+            Self::Estimated => "estimated",
         }
     }
 }
@@ -29,6 +38,16 @@ impl Count {
     /// A count that the upstream reported.
     pub const fn reported(value: u64) -> Self {
         Self { value, source: Source::Reported }
+    }
+
+    /// A count that is made of bytes.
+    pub const fn estimated(value: u64) -> Self {
+        Self { value, source: Source::Estimated }
+    }
+
+    /// The count, where it was counted and not estimated.
+    pub fn exact(self) -> Option<u64> {
+        (self.source != Source::Estimated).then_some(self.value)
     }
 }
 

@@ -49,6 +49,10 @@ pub struct Observation {
     pub error_class: Option<Name>,
     /// What the upstream reported of tokens.
     pub usage: Usage,
+    /// Text came after the last report of output tokens: it says less than what was delivered.
+    pub outran_usage: bool,
+    /// Bytes of UTF-8 of the generated text; none where none of it was read, or some of it is no text.
+    pub text_bytes: Option<u64>,
     /// One for each choice that said why it ended.
     pub finish_reasons: Vec<FinishReason>,
     /// Choices that were asked for, or seen if there were more.
@@ -77,10 +81,24 @@ impl Observation {
         }
     }
 
+    /// How much text there was, as far as it was read.
+    pub fn text(&self) -> Text {
+        Text { input: self.request.as_ref().map(|facts| facts.prompt_text_bytes), output: self.text_bytes }
+    }
+
     /// How the exchange ended.
     pub fn outcome(&self, ending: Ending) -> Outcome {
         Outcome::of(ending, self.closure)
     }
+}
+
+/// How much text an exchange was, in bytes of UTF-8, where that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Text {
+    /// Of its prompt.
+    pub input: Option<u64>,
+    /// Of what was generated.
+    pub output: Option<u64>,
 }
 
 /// Watches one exchange.
@@ -207,6 +225,7 @@ impl Observer {
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
+        self.seen.text_bytes = self.answer.is_stream().then_some(0);
         self.tell(Step::Head(head), at);
     }
 
@@ -276,6 +295,7 @@ impl Observer {
             return Seen::default();
         }
         self.seen.chunks += 1;
+        self.seen.outran_usage = tokens.reported.is_none();
         let clocks = &mut self.seen.clocks;
         let first_token = clocks.first_token.is_none();
         if first_token {
@@ -300,8 +320,11 @@ impl Observer {
             trace.says(signal);
         }
         match *signal {
-            Signal::Delta { choice, tokens, kind, .. } => {
+            Signal::Delta { choice, tokens, kind, text } => {
                 self.present.insert(choice);
+                let bytes = (kind != DeltaKind::Audio).then(|| text.bytes());
+                self.seen.text_bytes =
+                    self.seen.text_bytes.zip(bytes).map(|(all, more)| all.saturating_add(more));
                 let answer = kind != DeltaKind::Reasoning;
                 return Tokens { any: true, answer, told: tokens.map(u64::from), reported: None };
             }
@@ -311,8 +334,10 @@ impl Observer {
             Signal::UpstreamId(id) => {
                 self.seen.upstream_request_id.get_or_insert_with(|| Name::bounded(id, ID_LIMIT));
             }
+            Signal::Text { bytes } => self.seen.text_bytes = Some(bytes),
             Signal::Usage(usage) => {
                 self.seen.usage.update(usage);
+                self.seen.outran_usage &= usage.output.is_none();
                 return Tokens { reported: usage.output, ..Tokens::default() };
             }
             Signal::Finish { choice, reason } => {

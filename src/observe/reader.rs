@@ -20,6 +20,12 @@ pub(super) enum Answer {
     Opaque,
 }
 
+impl Answer {
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Lines(_))
+    }
+}
+
 impl Observer {
     pub(super) fn reader(&mut self, head: &Head<'_>, media_type: &str) -> Answer {
         if head.status == 101 {
@@ -86,6 +92,7 @@ impl Observer {
     /// The answer's encoding cannot be read any further: from here on it is judged by the transport.
     fn give_up(&mut self, stop: Stop) {
         self.seen.undecoded = Some(stop);
+        self.seen.text_bytes = None;
         if stop == Stop::NoMemory && std::mem::take(&mut self.seen.closure.observed) {
             self.seen.unobserved = Some(Unobserved::Encoding);
         }
@@ -130,6 +137,7 @@ impl Observer {
             (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             (b'd' | b'e' | b':' | b'i' | b'r' | 0xEF, Some(_)) => {
                 self.seen.streamed = true;
+                self.seen.text_bytes = Some(0);
                 Answer::Stream(Sse::default())
             }
             _ => {

@@ -12,6 +12,7 @@ mod rows;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
+use crate::account::learned::Learned;
 use crate::account::model::Models;
 use crate::account::settle::{Finished, settle};
 use crate::clock::Moment;
@@ -75,7 +76,7 @@ pub fn settled(
         overhead_response: Duration::ZERO,
         in_flight_at_start: 0,
     };
-    settle(finished, &Models::default(), Name::from("replay"), SystemTime::UNIX_EPOCH)
+    settle(finished, &Models::default(), &Learned::default(), Name::from("replay"), SystemTime::UNIX_EPOCH)
 }
 
 /// What a case means.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::exchange::{Blame, Clocks, Ending, Exchange, Outcome, Unobserved};
+use crate::exchange::{Blame, Clocks, Count, Ending, Exchange, Outcome, Source, Unobserved};
 use crate::observe::Observation;
 
 use super::page::{escaped, ms, wrapped};
@@ -121,12 +121,12 @@ impl Facts<'_> {
         rows.push((
             "input tokens",
             count(exchange.input.map(|n| n.value)),
-            self.reported(self.origins.input),
+            self.source(exchange.input, self.origins.input, self.seen.text().input),
         ));
         rows.push((
             "output tokens N",
             count(exchange.output.map(|n| n.value)),
-            self.reported(self.origins.output),
+            self.source(exchange.output, self.origins.output, self.seen.text().output),
         ));
         rows.extend(self.speed());
         if self.seen.undecodable + self.seen.too_large > 0 {
@@ -189,9 +189,19 @@ impl Facts<'_> {
         ]
     }
 
-    fn reported(&self, place: Option<Place>) -> String {
+    /// Where a count came from; `place` is where it was reported, `bytes` how much text it is.
+    fn source(&self, count: Option<Count>, place: Option<Place>, bytes: Option<u64>) -> String {
+        let text = || format!("{} bytes of text", bytes.unwrap_or_default());
+        match count.map(|count| count.source) {
+            _ if !self.exchange.accepted() => return "counted of accepted requests only".to_owned(),
+            Some(Source::Tokenized) => return format!("counted: {}", text()),
+            Some(Source::Estimated) if place.is_some() => {
+                return format!("estimated: {}; the last report was before the last token", text());
+            }
+            Some(Source::Estimated) => return format!("estimated: {}, and nobody reported it", text()),
+            Some(Source::Reported) | None => {}
+        }
         match place {
-            _ if !self.exchange.accepted() => "counted of accepted requests only".to_owned(),
             None => "nobody reported it".to_owned(),
             Some(Place { in_body: true, .. }) => "reported by the usage in the body".to_owned(),
             Some(Place { at, .. }) => format!("reported by the usage at {}", self.at(at)),
@@ -208,7 +218,7 @@ impl Facts<'_> {
         let n1_why =
             if told.is_some() { "the event at tf tells" } else { "the event at tf does not tell: 1" };
         let mut rows = vec![("n1", n1.to_string(), n1_why.to_owned())];
-        let output = self.exchange.output.map(|count| count.value);
+        let output = self.exchange.output.and_then(Count::exact);
         let span = clocks.first_token.zip(clocks.last_token);
         let why = match (timing.tpot, output, span) {
             (Some(_), Some(n), Some((first, last))) => {
@@ -225,6 +235,7 @@ impl Facts<'_> {
                 rows.push(("tokens/s", tps, format!("(N − n1) / (tl − tf) = {rest} / {span}")));
                 return rows;
             }
+            (_, None, _) if self.exchange.output.is_some() => "N is an estimate".to_owned(),
             (_, None, _) => "N is not known".to_owned(),
             _ if self.seen.choices > 1 => {
                 format!("{} choices: speed is told of one alone", self.seen.choices)

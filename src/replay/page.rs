@@ -143,6 +143,7 @@ impl Page {
                     part += &text.as_ref().map(|text| format!(" \"{}\"", escaped(text))).unwrap_or_default();
                     deltas.push(self.of_choice(*choice, part));
                 }
+                Said::Text(bytes) => parts.push(format!("text of {bytes} bytes")),
                 Said::Usage(usage) => parts.push(usage_text(usage)),
                 Said::Finish { choice, reason } => {
                     parts.push(self.of_choice(*choice, format!("finish {}", reason.label())));

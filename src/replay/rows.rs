@@ -43,6 +43,7 @@ pub(super) enum Said {
     Model(String),
     UpstreamId(String),
     Delta { choice: u32, kind: DeltaKind, tokens: Option<u32>, bytes: Option<usize>, text: Option<String> },
+    Text(u64),
     Usage(Usage),
     Finish { choice: u32, reason: FinishReason },
     Failed(Name),
@@ -124,6 +125,7 @@ impl Trace for Rows {
                 let text = text.filter(|_| self.show_text).map(std::borrow::Cow::into_owned);
                 Said::Delta { choice, kind, tokens, bytes, text }
             }
+            Signal::Text { bytes } => Said::Text(bytes),
             Signal::Usage(usage) => Said::Usage(usage),
             Signal::Finish { choice, reason } => Said::Finish { choice, reason },
             Signal::Failed(class) => Said::Failed(error_class(class)),

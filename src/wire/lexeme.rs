@@ -55,6 +55,26 @@ pub(super) fn word_end(chunk: &[u8], at: usize) -> Option<usize> {
     chunk.get(at..)?.iter().position(ends).map(|length| at + length)
 }
 
+/// How many bytes of UTF-8 a string's text is that stands between the quotes of JSON.
+pub fn text_bytes(inner: &str) -> u64 {
+    let (mut rest, mut bytes) = (inner.as_bytes(), 0_u64);
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        bytes += at as u64;
+        let escape = rest.get(at + 1..).unwrap_or_default();
+        let digits = escape.strip_prefix(b"u").and_then(|hex| hex.first_chunk::<4>());
+        let mut unicode = Unicode::default();
+        let digits = digits.map(|digits| digits.iter().filter_map(|&digit| char::from(digit).to_digit(16)));
+        let (of_escape, length) =
+            match digits.and_then(|mut digits| digits.find_map(|digit| unicode.add(digit))) {
+                Some(of_character) => (of_character, 5),
+                None => (1, 1),
+            };
+        bytes += of_escape;
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    bytes + rest.len() as u64
+}
+
 /// The `\uXXXX` that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Unicode {
@@ -91,6 +111,22 @@ mod tests {
             let tail = rest.get(at..).unwrap_or_default();
             let length = tail.iter().position(|byte| b"\"\\".contains(byte)).unwrap_or(tail.len());
             prop_assert_eq!(run(&rest, at), (&tail[..length], tail.get(length).copied()));
+        }
+    }
+
+    #[test]
+    fn text_is_measured_without_decoding_it() {
+        for (inner, bytes) in [
+            ("", 0),
+            ("abc", 3),
+            ("né", 3),
+            (r"a\nb", 3),
+            (r#"\"\\"#, 2),
+            (r"\u0041\u00e9\u4e2d\ud83c\udf0a", 1 + 2 + 3 + 4),
+            (r"\u12", 3),
+            ("\\", 1),
+        ] {
+            assert_eq!(text_bytes(inner), bytes, "{inner}");
         }
     }
 

@@ -9,6 +9,7 @@ pub mod skim;
 pub mod sse;
 
 pub use encoding::{Budget, Decoder, Encoding, Stop};
+pub use lexeme::text_bytes;
 pub use members::{Measure, Members, Wanted};
 pub use ndjson::Ndjson;
 pub use skim::Skim;

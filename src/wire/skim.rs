@@ -139,6 +139,9 @@ impl Skim {
     /// The body has ended: what it held.
     pub fn finish(mut self) -> Members {
         self.members.complete = self.state == State::Ended;
+        if self.measuring().is_some() {
+            self.end_capture(); // a cut body has so much of it
+        }
         self.members
     }
 

@@ -12,6 +12,7 @@ mod format;
 pub mod labels;
 mod page;
 mod record;
+mod row;
 mod scrape;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ use crate::vitals::Vitals;
 const DIRECTIONS: [&str; 2] = [INPUT, OUTPUT];
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
-const SOURCES: [&str; 2] = [Source::Reported.label(), MISSING];
+const SOURCES: [&str; 4] =
+    [Source::Reported.label(), Source::Tokenized.label(), Source::Estimated.label(), MISSING];
 const MISSING: &str = "missing";
 
 /// Why there are no metrics. Completes "could not …".

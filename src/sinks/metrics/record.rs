@@ -7,11 +7,9 @@ use super::family::Trail;
 use super::labels::{Label, Labels, OTHER, UNKNOWN, cut};
 use super::{INPUT, MISSING, Metrics, OUTPUT};
 use crate::clock::Moment;
-use crate::exchange::{Count, DialectId, Exchange, Name, Outcome};
+use crate::exchange::{Count, Exchange, Name, Outcome, Source};
 use crate::live::{Accepted, Origin};
 use crate::sinks::{Fact, Sink};
-
-const NO_OUTPUT: [DialectId; 2] = [DialectId("openai_embeddings"), DialectId("rerank")]; // they generate no tokens
 
 impl Sink for Metrics {
     fn record(&self, fact: &Fact<'_>) {
@@ -176,6 +174,9 @@ impl Metrics {
         labels.set(Label::Direction, direction);
         labels.set(Label::Source, count.map_or(MISSING, |count| count.source.label()));
         self.add(Id::TokenCounts, labels, 1, now);
+        if let Some(count) = count.filter(|count| count.source != Source::Reported) {
+            self.add(Id::UnreportedTokens, labels, count.value, now);
+        }
     }
 
     fn time(&self, id: Id, labels: &Labels<'_>, time: Option<Duration>, exchange: &Exchange, now: Moment) {
@@ -208,7 +209,7 @@ impl Metrics {
 
 /// Whether this was an accepted request for output tokens.
 fn generates_text(exchange: &Exchange) -> bool {
-    exchange.accepted() && exchange.is_generation() && !NO_OUTPUT.contains(&exchange.dialect)
+    exchange.accepted() && exchange.dialect.generates()
 }
 
 fn trail(exchange: &Exchange) -> Trail<'_> {

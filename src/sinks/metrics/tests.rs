@@ -265,7 +265,12 @@ fn full() -> Bench {
     });
     for exchange in [
         streamed,
-        Exchange { undecodable: 3, finish_reasons: Vec::new(), ..exchange() },
+        Exchange {
+            undecodable: 3,
+            finish_reasons: Vec::new(),
+            output: Some(Count::estimated(8)),
+            ..exchange()
+        },
         refused(),
         left(),
         Exchange {
