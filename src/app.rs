@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Control};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::counting::Tokenizers;
 use crate::live::LiveTable;
 use crate::pipeline::Pipeline;
 use crate::proxy::{Dial, Proxy, Routes, listener};
@@ -76,6 +77,7 @@ pub struct App {
 struct Core {
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
+    tokenizers: Arc<Tokenizers>,
     shell: Shell,
     drain: CancellationToken,
     /// The file's text at the last reload, right or wrong. Held while one runs: two at once could end in the
@@ -113,13 +115,17 @@ impl App {
         sinks.extend(request_log.iter().map(|log| Arc::clone(log) as Arc<dyn Sink>));
         sinks.extend(extra);
         let idle = Arc::clone(&metrics);
+        let tokenizers = Arc::new(Tokenizers::default());
+        tokenizers.load(&config.models)?;
+        let sweep = move |now| idle.sweep_idle(now);
         let (places, pipeline) =
-            Pipeline::new(Arc::clone(&live), clock, sinks, move |now| idle.sweep_idle(now));
+            Pipeline::new(Arc::clone(&live), clock, Arc::clone(&tokenizers), sinks, sweep)
+                .context("could not start the thread that counts tokens")?;
         let routes = Routes::new(config, &vitals, clock, Dial::Network)?;
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
         let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
         let drain = CancellationToken::new();
-        let core = Arc::new(Core { proxy: Arc::clone(&proxy), metrics, shell, drain, seen });
+        let core = Arc::new(Core { proxy: Arc::clone(&proxy), metrics, tokenizers, shell, drain, seen });
         let control: Arc<dyn Control> = Arc::clone(&core) as _;
         let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
 
@@ -258,6 +264,7 @@ impl Core {
         for key in needs_restart(&before.config, &routes.config) {
             tracing::warn!(key, "changed, but takes a restart");
         }
+        self.tokenizers.load(&routes.config.models)?;
         self.metrics.apply(&routes.config);
         self.proxy.routes.store(Arc::new(routes));
         Ok(())

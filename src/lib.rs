@@ -19,8 +19,8 @@
 //!
 //! # Reading order
 //!
-//! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`sinks`], [`admin`],
-//! [`app`]; beside them [`config`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`counting`], [`sinks`],
+//! [`admin`], [`app`]; beside them [`config`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
 //!
 //! # Glossary
 //!
@@ -38,6 +38,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod counting;
 pub mod demo;
 pub mod dialect;
 pub mod exchange;

@@ -2,16 +2,20 @@
 //! exchanges for first tokens. One task, so that facts come in order; it may lag, traffic does not wait.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
 use crate::account::learned::Learned;
-use crate::account::settle::{Finished, settle};
+use crate::account::model::TokenizerName;
+use crate::account::settle::{Counts, Finished, settle};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
+use crate::counting::{Counting, Tokenizers};
+use crate::exchange::Exchange;
 use crate::live::{Live, LiveTable};
+use crate::observe::Kept;
 use crate::sinks::{Fact, Sink};
 
 /// How many exchanges may be open or waiting to be settled at once with a full record. One that begins
@@ -32,10 +36,20 @@ const GATHER: Duration = Duration::from_millis(5);
 pub struct Note {
     /// What the data plane saw.
     pub finished: Finished,
+    /// Its text, where there is a tokenizer for it.
+    pub kept: Option<Kept>,
     /// The entry in the table of open exchanges that it had.
     pub live: Arc<Live>,
     /// The configuration as it was at the start.
     pub config: Arc<Config>,
+}
+
+/// An exchange that is settled when its text has been counted.
+#[derive(Debug, Clone)]
+struct Settling {
+    finished: Finished,
+    config: Arc<Config>,
+    ended_at: SystemTime,
 }
 
 /// Where exchanges get their place when they begin.
@@ -47,8 +61,20 @@ pub struct Pipeline {
     live: Arc<LiveTable>,
     clock: Clock,
     learned: Learned,
+    counting: Counting<Settling>,
+    counted: UnboundedReceiver<(Counts, Settling)>,
+    /// How many are being counted.
+    waiting: usize,
     sinks: Vec<Arc<dyn Sink>>,
     sweep: Box<dyn FnMut(Moment) + Send>,
+}
+
+impl Settling {
+    fn tokenizer(&self) -> Option<TokenizerName> {
+        let seen = &self.finished.observation;
+        let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
+        self.config.models.tokenizer(requested, seen.served.as_ref())
+    }
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -59,14 +85,30 @@ impl std::fmt::Debug for Pipeline {
 
 impl Pipeline {
     /// A loop that tells `sinks`, in their order; `sweep` is called about once a minute to drop what idles.
+    ///
+    /// # Errors
+    /// The system has no thread left.
     pub fn new(
         live: Arc<LiveTable>,
         clock: Clock,
+        tokenizers: Arc<Tokenizers>,
         sinks: Vec<Arc<dyn Sink>>,
         sweep: impl FnMut(Moment) + Send + 'static,
-    ) -> (Places, Self) {
+    ) -> std::io::Result<(Places, Self)> {
         let (places, notes) = mpsc::channel(PLACES);
-        (places, Self { notes, live, clock, learned: Learned::default(), sinks, sweep: Box::new(sweep) })
+        let (done, counted) = mpsc::unbounded_channel(); // it holds no more than the queue before it
+        let pipeline = Self {
+            notes,
+            live,
+            clock,
+            learned: Learned::default(),
+            counting: Counting::start(tokenizers, done)?,
+            counted,
+            waiting: 0,
+            sinks,
+            sweep: Box::new(sweep),
+        };
+        Ok((places, pipeline))
     }
 
     /// Runs until `stop` is cancelled and every exchange that had its place by then is settled.
@@ -80,10 +122,14 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled(), if !self.notes.is_closed() => self.notes.close(),
                 _ = look.tick() => self.look(),
+                Some((counts, settling)) = self.counted.recv(), if self.waiting > 0 => {
+                    self.waiting -= 1;
+                    self.settled(settling, counts);
+                }
                 _ = sweep.tick() => (self.sweep)(self.clock.now()),
                 taken = self.notes.recv_many(&mut batch, AT_ONCE) => {
                     if taken == 0 {
-                        return;
+                        return self.count_the_rest().await;
                     }
                     batch.drain(..).for_each(|note| self.settle(note));
                     if taken < AT_ONCE {
@@ -113,14 +159,51 @@ impl Pipeline {
     }
 
     fn settle(&mut self, note: Note) {
-        let Note { finished, live, config } = note;
+        let Note { finished, kept, live, config } = note;
         self.first_token(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
-        let text = finished.observation.text();
-        let exchange = settle(finished, &config.models, &self.learned, config.hash.clone(), ended_at);
+        let settling = Settling { finished, config, ended_at };
+        let kept = kept.filter(|_| settling.finished.is_to_be_counted());
+        let tokenizer = kept.and_then(|kept| Some((settling.tokenizer()?, kept)));
+        let Some((name, kept)) = tokenizer else { return self.ended_and_settled(settling) };
+        let exchange = self.meaning(settling.clone(), Counts::default());
+        match self.counting.count(name, kept, settling) {
+            // What is not known yet has no place in a record of the end.
+            Ok(()) => self.waiting += 1,
+            Err(settling) => self.settled(settling, Counts::default()),
+        }
+        self.tell(&Fact::Ended(&exchange));
+    }
+
+    /// An exchange with nothing to wait for.
+    fn ended_and_settled(&mut self, settling: Settling) {
+        let text = settling.finished.observation.text();
+        let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
         self.tell(&Fact::Ended(&exchange));
         self.tell(&Fact::Settled(&exchange));
+    }
+
+    fn settled(&mut self, settling: Settling, counts: Counts) {
+        let text = settling.finished.observation.text();
+        let exchange = self.meaning(settling, counts);
+        self.learned.learn(&exchange, text);
+        self.tell(&Fact::Settled(&exchange));
+    }
+
+    fn meaning(&self, settling: Settling, counts: Counts) -> Exchange {
+        let Settling { finished, config, ended_at } = settling;
+        settle(finished, counts, &config.models, &self.learned, config.hash.clone(), ended_at)
+    }
+
+    /// Waits for what is still being counted, and settles it.
+    async fn count_the_rest(&mut self) {
+        while self.waiting > 0
+            && let Some((counts, settling)) = self.counted.recv().await
+        {
+            self.waiting -= 1;
+            self.settled(settling, counts);
+        }
     }
 
     fn tell(&self, fact: &Fact<'_>) {

@@ -1,6 +1,10 @@
 //! Which model: the configured names, and what matches them.
 
+use std::path::PathBuf;
+
+use super::tokenize::Encoding;
 use crate::exchange::{ModelNames, Name};
+use crate::observe::Keeps;
 
 /// The models that are known by name.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +17,30 @@ pub struct Model {
     pub patterns: Vec<Glob>,
     /// The label.
     pub name: Name,
+    /// What counts its text; none: what its name says, where that is known.
+    pub tokenizer: Option<TokenizerName>,
+}
+
+/// Which tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TokenizerName {
+    /// An encoding of OpenAI's.
+    Encoding(Encoding),
+    /// A `tokenizer.json` of Hugging Face's.
+    File(PathBuf),
+}
+
+impl TokenizerName {
+    /// Whether its models take OpenAI's chat format.
+    pub const fn is_openai(&self) -> bool {
+        matches!(self, Self::Encoding(_))
+    }
+}
+
+impl Keeps for Models {
+    fn keeps(&self, requested: Option<&Name>, served: Option<&Name>) -> bool {
+        self.tokenizer(requested, served).is_some()
+    }
 }
 
 impl Models {
@@ -26,16 +54,26 @@ impl Models {
         self.0.iter()
     }
 
-    /// The configured name of the model that goes by `name`.
-    pub fn named(&self, name: &str) -> Option<&Name> {
-        let matching = |model: &&Model| model.patterns.iter().any(|pattern| pattern.matches(name));
-        self.iter().find(matching).map(|model| &model.name)
+    /// The configured model that goes by `name`.
+    fn find(&self, name: &Name) -> Option<&Model> {
+        self.iter().find(|model| model.patterns.iter().any(|pattern| pattern.matches(name.as_str())))
+    }
+
+    /// What counts the text of an exchange: what its configured model names, else what its name says.
+    pub fn tokenizer(&self, requested: Option<&Name>, served: Option<&Name>) -> Option<TokenizerName> {
+        let configured =
+            requested.and_then(|name| self.find(name)).or_else(|| served.and_then(|name| self.find(name)));
+        let by_name = || {
+            let names = [requested, served].into_iter().flatten();
+            names.filter_map(|name| Encoding::of_model(name.as_str())).map(TokenizerName::Encoding).next()
+        };
+        configured.and_then(|model| model.tokenizer.clone()).or_else(by_name)
     }
 
     /// All names of an exchange's model. The requested name is looked up first: it is what the client knows.
     pub fn names(&self, requested: Option<&Name>, served: Option<&Name>) -> ModelNames {
-        let by_request = requested.and_then(|name| self.named(name.as_str()));
-        let by_answer = || served.and_then(|name| self.named(name.as_str()));
+        let by_request = requested.and_then(|name| self.find(name)).map(|model| &model.name);
+        let by_answer = || served.and_then(|name| self.find(name)).map(|model| &model.name);
         ModelNames {
             configured: by_request.or_else(by_answer).cloned(),
             requested: requested.map(|name| name.cut(NAME_LIMIT)),
@@ -106,7 +144,8 @@ mod tests {
 
     #[test]
     fn the_first_entry_that_matches_counts_and_the_requested_name_before_the_served_one() {
-        let model = |glob, name| Model { patterns: vec![Glob::new(glob)], name: Name::from(name) };
+        let model =
+            |glob, name| Model { patterns: vec![Glob::new(glob)], name: Name::from(name), tokenizer: None };
         let models =
             Models::new(vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")]);
         let configured = |requested, served: Option<&str>| {

@@ -8,6 +8,7 @@ use crate::observe::Observation;
 
 use super::learned::Learned;
 use super::model::Models;
+use super::tokenize::Counted;
 
 /// An exchange that has ended, as the data plane hands it over.
 #[derive(Debug, Clone)]
@@ -28,10 +29,20 @@ pub struct Finished {
     pub in_flight_at_start: u64,
 }
 
+/// What was counted of an exchange's text, where it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Its prompt.
+    pub input: Option<Counted>,
+    /// What was generated.
+    pub output: Option<Counted>,
+}
+
 /// What an exchange means. `models` are those of the configuration that it met, `config` is its hash; what was not
-/// reported is estimated by what was `learned`.
+/// reported is what was counted, else it is estimated by what was `learned`.
 pub fn settle(
     finished: Finished,
+    counts: Counts,
     models: &Models,
     learned: &Learned,
     config: Name,
@@ -46,9 +57,11 @@ pub fn settle(
     let model = models.names(requested, seen.served.as_ref());
     let label = model.label(accepted);
     let input = seen.usage.input.map(Count::reported);
+    let input = input.or_else(|| counts.input.map(Counted::count));
     let input = input.or_else(|| text.input.map(|bytes| Count::estimated(learned.input(label, bytes))));
+    let estimate = || text.output.map(|bytes| Count::estimated(learned.output(label, bytes)));
     let output =
-        output(&seen, outcome, origin.dialect, || text.output.map(|bytes| learned.output(label, bytes)));
+        output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
     let streamed = seen.streamed && accepted && is_generation;
@@ -91,17 +104,26 @@ fn output(
     seen: &Observation,
     outcome: Outcome,
     dialect: DialectId,
-    estimate: impl FnOnce() -> Option<u64>,
+    counted: impl FnOnce() -> Option<Count>,
 ) -> Option<Count> {
     let reported = seen.usage.output;
     let is_last = outcome == Outcome::Completed || !seen.outran_usage;
     match reported {
         Some(value) if is_last => Some(Count::reported(value)),
-        _ if dialect.generates() => match estimate() {
-            Some(value) => Some(Count::estimated(value.max(reported.unwrap_or(0)))),
+        _ if dialect.generates() => match counted() {
+            Some(count) => Some(Count { value: count.value.max(reported.unwrap_or(0)), ..count }),
             None => reported.map(Count::reported),
         },
         _ => None,
+    }
+}
+
+impl Finished {
+    /// Whether there is something that was not reported, which its text can tell.
+    pub fn is_to_be_counted(&self) -> bool {
+        let seen = &self.observation;
+        let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
+        accepted && (seen.usage.input.is_none() || seen.usage.output.is_none() || seen.outran_usage)
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::{histograms, run::locate};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::counting::Tokenizers;
 use crate::proxy::{Dial, Routes};
 use crate::vitals::Vitals;
 
@@ -32,8 +33,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
     let config = Config::parse(&text, &histograms()).map_err(|error| locate(Some(path), error))?;
     let resolved = config.to_yaml();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     // The files that it names must be usable too.
+    Tokenizers::default().load(&config.models)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async { Routes::new(config, &Vitals::default(), Clock::start(), Dial::Network) })?;
     print!("{resolved}");
     Ok(())

@@ -3,18 +3,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
-use super::value::{
-    BucketLists, Header, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, Texts, UpstreamUrl,
-};
+use super::model::ModelEntry;
+use super::value::{BucketLists, Header, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, UpstreamUrl};
 use super::{
     Config, HostHeader, LogPath, Metrics, NO_UPSTREAM, RequestLog, Route, Target, Upstream, UpstreamTls,
 };
-use crate::account::model::{Glob, Model, Models};
+use crate::account::model::Models;
 use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
@@ -156,14 +156,6 @@ struct IdentifyEntry {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelEntry {
-    #[serde(default, rename = "match")]
-    patterns: Texts,
-    name: Text,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct MetricsEntry {
     model_limit: HowMany,
@@ -255,7 +247,9 @@ impl File {
                 format!("`{name}` is no histogram; these are: {}", histograms.join(", ")),
             ));
         }
-        let models = self.models.iter().map(ModelEntry::resolve).collect();
+        let at = |index| Place::new().key("models").index(index);
+        let models = self.models.iter().zip(0..).map(|(model, index)| model.resolve(&at(index)));
+        let models = models.collect::<Result<_, _>>()?;
         Ok(Config {
             listen: self.listen.0,
             admin: self.admin.0,
@@ -263,7 +257,7 @@ impl File {
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
             tenants: self.resolve_tenants(),
-            models: Models::new(models),
+            models: Arc::new(Models::new(models)),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit.0,
                 tenant_on_histograms: self.metrics.tenant_on_histograms,
@@ -390,15 +384,6 @@ impl UpstreamEntry {
             idle_timeout: self.idle_timeout.0,
             pool_idle_timeout: self.pool_idle_timeout.0,
         })
-    }
-}
-
-impl ModelEntry {
-    fn resolve(&self) -> Model {
-        let own_name = std::slice::from_ref(&self.name);
-        let Texts(patterns) = &self.patterns;
-        let patterns = if patterns.is_empty() { own_name } else { patterns };
-        Model { patterns: patterns.iter().map(|text| Glob::new(&text.0)).collect(), name: self.name.name() }
     }
 }
 

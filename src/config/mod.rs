@@ -3,11 +3,13 @@
 
 mod error;
 pub mod file;
+mod model;
 mod value;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::Error;
@@ -34,7 +36,7 @@ pub struct Config {
     /// Who asks.
     pub tenants: Tenants,
     /// Which models are known by name.
-    pub models: Models,
+    pub models: Arc<Models>,
     /// The exposition.
     pub metrics: Metrics,
     /// The log of exchanges.
@@ -245,6 +247,14 @@ mod tests {
         check_error(
             &format!("{UPSTREAM}metrics: {{buckets: {{time_to_first_token_seconds: [2, 1]}}}}\n"),
             "2:50: metrics.buckets.time_to_first_token_seconds: bucket bounds must ascend",
+        );
+        check_error(
+            &format!("{UPSTREAM}models:\n  - name: m\n    tokenizer: {{encoding: o200k}}\n"),
+            "4:27: models[0].tokenizer.encoding: `o200k` is no encoding; these are: o200k_base, cl100k_base",
+        );
+        check_error(
+            &format!("{UPSTREAM}models:\n  - {{name: m, tokenizer: {{}}}}\n"),
+            "3:26: models[0].tokenizer: give `file` (a tokenizer.json) or `encoding`, one of the two",
         );
         check_error(
             "upstreams:\n  - {name: a, url: http://h:1}\n  - {name: a, url: http://h:2, match: {path_prefix: /b}}\n",

@@ -16,7 +16,7 @@ use crate::exchange::Name;
 
 /// Reads a scalar through `parse`. An error is raised while the reader stands on the value, so that it has the
 /// value's key, line and column.
-fn scalar<'de, D: Deserializer<'de>, T>(
+pub(super) fn scalar<'de, D: Deserializer<'de>, T>(
     from: D,
     parse: fn(&str) -> Result<T, String>,
 ) -> Result<T, D::Error> {

@@ -61,6 +61,38 @@ pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     }
 }
 
+/// Tells the pieces of what a whole answer's body has generated.
+pub fn answer_pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    for choice in elements(body, "choices") {
+        match choice.get("message") {
+            Some(message) => said(message, tell),
+            None => content(choice.get("text").unwrap_or(&Value::Null), tell),
+        }
+    }
+    if let Some(message) = body.get("message") {
+        said(message, tell);
+    }
+    for member in ["thinking", "response", "content"] {
+        content(body.get(member).unwrap_or(&Value::Null), tell);
+    }
+    for answer in body.as_array().into_iter().flatten() {
+        content(answer.get("content").unwrap_or(&Value::Null), tell);
+    }
+}
+
+/// What a message says, without who says it.
+fn said<'a>(message: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    for member in ["reasoning_content", "reasoning", "thinking", "content", "refusal"] {
+        if let Some(value) = message.get(member) {
+            content(value, tell);
+        }
+    }
+    let calls = elements(message, "tool_calls").filter_map(|call| call.get("function"));
+    for function in calls.chain(message.get("function_call")) {
+        call(function, "arguments", tell);
+    }
+}
+
 /// Whether a body is a request that has a prompt.
 pub fn is_request(body: &Value) -> bool {
     ["messages", "prompt", "input"].iter().any(|member| body.get(member).is_some())
@@ -81,15 +113,7 @@ fn message<'a>(message: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
         tell(Piece::Sender);
         tell(Piece::Text(name));
     }
-    for member in ["reasoning_content", "reasoning", "content", "refusal"] {
-        if let Some(value) = message.get(member) {
-            content(value, tell);
-        }
-    }
-    let calls = elements(message, "tool_calls").filter_map(|call| call.get("function"));
-    for function in calls.chain(message.get("function_call")) {
-        call(function, "arguments", tell);
-    }
+    said(message, tell);
     // Ollama's pictures stand beside the text.
     elements(message, "images").for_each(|_| tell(Piece::Picture { low: false }));
 }
@@ -215,6 +239,29 @@ mod tests {
         assert_eq!(told(&json!({"prompt": ["a", "b"]})), [Piece::Text("a"), Piece::Text("b")]);
         assert_eq!(told(&json!({"input": [[1, 2], [3]]})), [Piece::Ids(1); 3]);
         assert_eq!(told(&json!({"prompt": null})), []);
+    }
+
+    #[test]
+    fn a_whole_answer_is_what_its_api_puts_the_text_into() {
+        let text = Piece::Text;
+        for (body, want) in [
+            (
+                json!({"choices": [{"message": {"role": "assistant", "reasoning": "r", "content": "a"}}, {"text": "b"}]}),
+                vec![text("r"), text("a"), text("b")],
+            ),
+            (
+                json!({"type": "message", "role": "assistant", "content": [{"type": "text", "text": "a"}]}),
+                vec![text("a")],
+            ),
+            (json!({"message": {"role": "assistant", "content": "a"}, "done": true}), vec![text("a")]),
+            (json!({"response": "a", "done": true}), vec![text("a")]),
+            (json!({"content": "a", "stop": true}), vec![text("a")]),
+            (json!([{"content": "a"}, {"content": "b"}]), vec![text("a"), text("b")]),
+        ] {
+            let mut told = Vec::new();
+            answer_pieces(&body, &mut |piece| told.push(piece));
+            assert_eq!(told, want, "{body}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no log; nothing here can fail.
 
 mod head;
+mod kept;
 mod reader;
 mod trace;
 
@@ -14,9 +15,11 @@ use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
 use crate::exchange::outcome::Closure;
 use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
 use crate::wire::{Budget, Decoder, Event, Framed, Skim, Stop};
+use kept::Keeping;
 use reader::Answer;
 
 pub use head::Head;
+pub use kept::{Keeps, Kept, Output};
 pub use trace::{Step, Trace};
 
 /// What a chunk of an answer brought.
@@ -111,6 +114,8 @@ pub struct Observer {
     decoder: Option<Decoder>,
     /// What decoding may hold; none: a budget of its own.
     budget: Option<Arc<Budget>>,
+    /// Keeps the text, as long as somebody may want to count it.
+    keeping: Option<Box<Keeping>>,
     seen: Observation,
     ended: Choices,
     present: Choices,
@@ -136,6 +141,7 @@ impl Observer {
             answer: Answer::Awaited,
             decoder: None,
             budget: None,
+            keeping: None,
             seen: Observation { clocks, unobserved, ..Observation::default() },
             ended: Choices::default(),
             present: Choices::default(),
@@ -162,9 +168,24 @@ impl Observer {
         self
     }
 
+    /// The text is to be kept where `keeps` says so, within a budget that others share.
+    #[must_use]
+    pub fn keeping(mut self, keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
+        self.keeping = self.dialect.map(|_| Box::new(Keeping::new(keeps, budget)));
+        self
+    }
+
+    /// What was kept of the text, where there is a tokenizer for it; to be asked for after the end.
+    pub fn take_kept(&mut self) -> Option<Kept> {
+        self.keeping.take().and_then(|keeping| keeping.finish())
+    }
+
     /// More of the request's body has passed.
     pub fn request_chunk(&mut self, bytes: &[u8]) {
         self.seen.bytes_in += bytes.len() as u64;
+        if let Some(keeping) = &mut self.keeping {
+            keeping.request_chunk(bytes);
+        }
         if let Some(skim) = &mut self.request {
             skim.push(bytes);
         }
@@ -207,7 +228,10 @@ impl Observer {
 
     fn read_request(&mut self) {
         if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
-            self.seen.request = Some(dialect.request(&skim.finish()));
+            let facts = self.seen.request.insert(dialect.request(&skim.finish()));
+            if let Some(keeping) = &mut self.keeping {
+                keeping.request_end(facts.model.as_ref());
+            }
         }
     }
 
@@ -275,6 +299,7 @@ impl Observer {
         match framed {
             Framed::TooLarge => {
                 self.seen.too_large += 1;
+                self.lose_text();
                 self.tell(Step::TooLarge, at);
                 Seen::default()
             }
@@ -323,6 +348,9 @@ impl Observer {
             Signal::Delta { choice, tokens, kind, text } => {
                 self.present.insert(choice);
                 let bytes = (kind != DeltaKind::Audio).then(|| text.bytes());
+                if let Some(keeping) = &mut self.keeping {
+                    keeping.delta(names(&self.seen), choice, kind, text);
+                }
                 self.seen.text_bytes =
                     self.seen.text_bytes.zip(bytes).map(|(all, more)| all.saturating_add(more));
                 let answer = kind != DeltaKind::Reasoning;
@@ -355,6 +383,27 @@ impl Observer {
             Signal::Undecodable => self.seen.undecodable += 1,
         }
         Tokens::default()
+    }
+}
+
+/// The names of an exchange's model: the one asked for, and the one that serves.
+fn names(seen: &Observation) -> (Option<&Name>, Option<&Name>) {
+    (seen.request.as_ref().and_then(|facts| facts.model.as_ref()), seen.served.as_ref())
+}
+
+impl Observer {
+    fn keep_body(&mut self, bytes: &[u8]) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.body_chunk(names(&self.seen), bytes);
+        }
+    }
+
+    /// Text has passed that was not read: how much there was is no longer known.
+    fn lose_text(&mut self) {
+        self.seen.text_bytes = None;
+        if let Some(keeping) = &mut self.keeping {
+            keeping.lose_output();
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! How an answer's body is read: taken out of its content encoding, then cut by its framing. What it means is
 //! the dialect's to say, and when, its parent's.
 
+use std::sync::Arc;
+
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, Ndjson, Skim, Sse, Stop};
+use crate::wire::encoding::MEMORY_IN_ALL;
+use crate::wire::{Budget, Decoder, Encoding, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -50,7 +53,10 @@ impl Observer {
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
             return answer;
         }
-        match Decoder::new(encoding, &self.budget.clone().unwrap_or_default()) {
+        match Decoder::new(
+            encoding,
+            &self.budget.clone().unwrap_or_else(|| Arc::new(Budget::new(MEMORY_IN_ALL))),
+        ) {
             Ok(decoder) => {
                 self.decoder = Some(decoder);
                 answer
@@ -92,7 +98,7 @@ impl Observer {
     /// The answer's encoding cannot be read any further: from here on it is judged by the transport.
     fn give_up(&mut self, stop: Stop) {
         self.seen.undecoded = Some(stop);
-        self.seen.text_bytes = None;
+        self.lose_text();
         if stop == Stop::NoMemory && std::mem::take(&mut self.seen.closure.observed) {
             self.seen.unobserved = Some(Unobserved::Encoding);
         }
@@ -121,6 +127,7 @@ impl Observer {
             }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
+                self.keep_body(bytes);
                 self.answer = Answer::Whole(skim);
                 Seen::default()
             }

@@ -38,6 +38,7 @@ use crate::observe::Head;
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use crate::wire::Budget;
+use crate::wire::encoding::MEMORY_IN_ALL;
 use connect::Line;
 use deadline::Deadline;
 use reply::Trouble;
@@ -76,7 +77,12 @@ pub struct Proxy {
     read_ahead: AtomicUsize,
     /// What the decoders of all encoded answers hold.
     decoders: Arc<Budget>,
+    /// What is kept of all exchanges' text to be counted.
+    kept: Arc<Budget>,
 }
+
+/// How much of all exchanges' text is kept to be counted; beyond it an exchange's tokens are estimated.
+const KEPT_IN_ALL: usize = 64 << 20;
 
 impl Proxy {
     /// A data plane with these routes, whose records go to `places`.
@@ -98,7 +104,8 @@ impl Proxy {
             is_cutting: AtomicBool::new(false),
             ids: routes::RequestIds::default(),
             read_ahead: AtomicUsize::new(0),
-            decoders: Arc::default(),
+            decoders: Arc::new(Budget::new(MEMORY_IN_ALL)),
+            kept: Arc::new(Budget::new(KEPT_IN_ALL)),
         }
     }
 

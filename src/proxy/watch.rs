@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::exchange::{Ending, Name, Unobserved};
 use crate::live::{Accepted, Live, LiveKey, Origin};
-use crate::observe::{Head, Observation, Observer};
+use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
 use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals};
 use crate::wire::Stop;
@@ -152,7 +152,9 @@ impl Recording {
         let started = origin.started;
         let live = Arc::new(Live::new(origin));
         let (key, in_flight_at_start) = proxy.live.insert(Arc::clone(&live));
-        let observer = Observer::new(dialect, started).within(Arc::clone(&proxy.decoders));
+        let observer = Observer::new(dialect, started)
+            .within(Arc::clone(&proxy.decoders))
+            .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
         Self {
             key,
             place: proxy.places.clone().try_reserve_owned().ok(),
@@ -231,18 +233,18 @@ impl Recording {
         }
     }
 
-    fn observation(&self, ending: Ending, at: Moment) -> Observation {
-        let finished = self.watch.observe(|observer| observer.finish(ending, at));
+    fn observation(&self, ending: Ending, at: Moment) -> (Observation, Option<Kept>) {
+        let finished = self.watch.observe(|observer| (observer.finish(ending, at), observer.take_kept()));
         *self.watch.observer.lock() = None;
         // Without an observer there is still how long it took and what the client got.
-        finished.unwrap_or_else(|| Observation::of_transport(self.started, self.code, at))
+        finished.unwrap_or_else(|| (Observation::of_transport(self.started, self.code, at), None))
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
         let (ending, at) = self.ending.unwrap_or_else(|| (self.ending_of_drop(), self.watch.now()));
-        let observation = self.observation(ending, at);
+        let (observation, kept) = self.observation(ending, at);
         self.watch.reconcile(&observation);
         let proxy = &self.watch.proxy;
         proxy.vitals.failures(ObservationFailure::EventTooLarge).add(observation.too_large);
@@ -262,7 +264,9 @@ impl Drop for Recording {
         };
         let live = Arc::clone(&self.watch.live);
         match self.place.take() {
-            Some(place) => drop(place.send(Note { finished, live, config: Arc::clone(&self.watch.config) })),
+            Some(place) => {
+                drop(place.send(Note { finished, kept, live, config: Arc::clone(&self.watch.config) }))
+            }
             None => proxy.vitals.dropped(DropStage::Channel).add_one(),
         }
         proxy.live.remove(self.key);
@@ -320,7 +324,8 @@ mod tests {
         let (clock, vitals, live) = (Clock::start(), Arc::<Vitals>::default(), Arc::<LiveTable>::default());
         let config = Config::parse("upstream: http://upstream:1", &[]).unwrap();
         let routes = Routes::new(config, &vitals, clock, Dial::Network).unwrap();
-        let (places, pipeline) = Pipeline::new(Arc::clone(&live), clock, Vec::new(), |_| {});
+        let (places, pipeline) =
+            Pipeline::new(Arc::clone(&live), clock, Arc::default(), Vec::new(), |_| {}).unwrap();
         (Arc::new(Proxy::new(routes, clock, vitals, live, places)), pipeline)
     }
 

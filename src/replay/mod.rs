@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::account::learned::Learned;
 use crate::account::model::Models;
-use crate::account::settle::{Finished, settle};
+use crate::account::settle::{Counts, Finished, settle};
 use crate::clock::Moment;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{self, DialectId, Exchange, Name, Unobserved};
@@ -76,7 +76,14 @@ pub fn settled(
         overhead_response: Duration::ZERO,
         in_flight_at_start: 0,
     };
-    settle(finished, &Models::default(), &Learned::default(), Name::from("replay"), SystemTime::UNIX_EPOCH)
+    settle(
+        finished,
+        Counts::default(),
+        &Models::default(),
+        &Learned::default(),
+        Name::from("replay"),
+        SystemTime::UNIX_EPOCH,
+    )
 }
 
 /// What a case means.

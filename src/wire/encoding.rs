@@ -3,17 +3,17 @@
 //! does. Knows nothing of what the body says, and never holds more of it than a decoder's own window.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(feature = "brotli")]
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 #[cfg(feature = "zstd")]
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
+use super::budget::{Budget, Share};
 use super::inflate::{Gzip, Inflate};
 
 /// What all decoders together may hold: 5,000 streams of gzip, or 800 of zstd.
-const MEMORY_IN_ALL: usize = 256 << 20;
+pub const MEMORY_IN_ALL: usize = 256 << 20;
 
 /// What the bytes of one chunk may become: some 10 ms of work, for which others on the same thread wait.
 const CHUNK_LIMIT: usize = 8 << 20;
@@ -45,55 +45,8 @@ pub enum Stop {
     NoMemory,
 }
 
-/// What all decoders of a process hold together.
-#[derive(Debug)]
-pub struct Budget {
-    held: AtomicUsize,
-    limit: usize,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self::new(MEMORY_IN_ALL)
-    }
-}
-
-impl Budget {
-    /// Decoders may hold so many bytes together.
-    pub const fn new(limit: usize) -> Self {
-        Self { held: AtomicUsize::new(0), limit }
-    }
-
-    /// How many they hold now, as far as is accounted for.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-}
-
-/// One decoder's part of the budget; given back when it is dropped.
-#[derive(Debug)]
-struct Share {
-    budget: Arc<Budget>,
-    held: usize,
-}
-
-impl Share {
-    /// Takes more, so that it holds `bytes`. It never shrinks before its end.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Stop> {
-        let more = bytes.saturating_sub(self.held);
-        if more == 0 {
-            return Ok(());
-        }
-        let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
-        self.held += more;
-        if before.saturating_add(more) > self.budget.limit { Err(Stop::NoMemory) } else { Ok(()) }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.held, Ordering::Relaxed);
-    }
+fn hold(share: &mut Share, bytes: usize) -> Result<(), Stop> {
+    if share.grow_to(bytes) { Ok(()) } else { Err(Stop::NoMemory) }
 }
 
 /// What a `Content-Encoding` says.
@@ -149,7 +102,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder, where the encoding is one that can be read and there is memory for it.
     pub fn new(encoding: Encoding, budget: &Arc<Budget>) -> Result<Self, Stop> {
-        let mut share = Share { budget: Arc::clone(budget), held: 0 };
+        let mut share = Share::of(Arc::clone(budget));
         let coding = match encoding {
             Encoding::Identity | Encoding::Unread => return Err(Stop::Undecodable),
             Encoding::Gzip => Coding::Gzip(Gzip::default()),
@@ -159,7 +112,7 @@ impl Decoder {
             #[cfg(feature = "zstd")]
             Encoding::Zstd => Coding::Zstd(Zstd::new()?),
         };
-        share.grow_to(coding.memory(0))?;
+        hold(&mut share, coding.memory(0))?;
         Ok(Self { coding, share, read: 0, written: 0 })
     }
 
@@ -179,7 +132,7 @@ impl Decoder {
                 return Err(Stop::Undecodable);
             }
             if step.written > 0 {
-                self.share.grow_to(self.coding.memory(self.written))?;
+                hold(&mut self.share, self.coding.memory(self.written))?;
                 emit(scratch.get(..step.written).unwrap_or_default());
             }
             let may_hold_more = step.written == scratch.len();
@@ -377,7 +330,7 @@ mod tests {
     }
 
     fn decoder(name: &str) -> Decoder {
-        Decoder::new(Encoding::of(name), &Arc::default()).unwrap()
+        Decoder::new(Encoding::of(name), &Arc::new(Budget::new(MEMORY_IN_ALL))).unwrap()
     }
 
     /// What chunks hold, and how decoding them ended.

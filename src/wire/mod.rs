@@ -1,5 +1,6 @@
 //! Framing: how bytes on the wire are cut into events and members. Knows nothing of any API, keeps no time.
 
+mod budget;
 pub mod encoding;
 mod inflate;
 mod lexeme;
@@ -8,7 +9,8 @@ pub mod ndjson;
 pub mod skim;
 pub mod sse;
 
-pub use encoding::{Budget, Decoder, Encoding, Stop};
+pub use budget::{Budget, Share};
+pub use encoding::{Decoder, Encoding, Stop};
 pub use lexeme::text_bytes;
 pub use members::{Measure, Members, Wanted};
 pub use ndjson::Ndjson;

@@ -10,6 +10,7 @@ mod bodies;
 mod case;
 #[cfg(test)]
 mod corpus;
+mod counting;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]

@@ -1,0 +1,130 @@
+//! Counts text on a thread of its own, at a low priority and behind a bounded queue: traffic never waits for it, and
+//! where it cannot keep up counts are estimates.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::account::model::{Models, TokenizerName};
+use crate::account::settle::Counts;
+use crate::account::tokenize::{Counted, Tokenizer, prompt};
+use crate::dialect::prompt::{Piece, answer_pieces};
+use crate::observe::{Kept, Output};
+
+/// How many exchanges may wait to be counted. The tokens of one more are estimated.
+const QUEUE: usize = 256;
+
+/// The tokenizers that are in use. A file is read when the configuration is, an encoding when it is first needed.
+#[derive(Debug, Default)]
+pub struct Tokenizers(Mutex<HashMap<TokenizerName, Arc<Tokenizer>>>);
+
+impl Tokenizers {
+    /// Loads the files that the models name; what no model names any more is dropped.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is no tokenizer.
+    pub fn load(&self, models: &Models) -> anyhow::Result<()> {
+        let named: Vec<_> = models.iter().filter_map(|model| model.tokenizer.clone()).collect();
+        let mut files = Vec::new();
+        for name in &named {
+            if let TokenizerName::File(path) = name {
+                files.push((name.clone(), Arc::new(read(path)?)));
+            }
+        }
+        let mut loaded = self.0.lock();
+        loaded.retain(|name, _| matches!(name, TokenizerName::Encoding(_)));
+        loaded.extend(files);
+        Ok(())
+    }
+
+    fn get(&self, name: &TokenizerName) -> Option<Arc<Tokenizer>> {
+        if let Some(tokenizer) = self.0.lock().get(name) {
+            return Some(Arc::clone(tokenizer));
+        }
+        let TokenizerName::Encoding(encoding) = name else { return None };
+        let tokenizer = Arc::new(Tokenizer::of_encoding(*encoding)); // takes 0.1 s: without the lock
+        self.0.lock().insert(name.clone(), Arc::clone(&tokenizer));
+        Some(tokenizer)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Tokenizer> {
+    let json =
+        std::fs::read(path).with_context(|| format!("could not read the tokenizer {}", path.display()))?;
+    Tokenizer::from_json(&json).with_context(|| path.display().to_string())
+}
+
+/// An exchange whose text is to be counted; `T` is what goes with it and comes back.
+#[derive(Debug)]
+struct Job<T> {
+    name: TokenizerName,
+    kept: Kept,
+    rest: T,
+}
+
+/// Where text is handed in.
+#[derive(Debug)]
+pub struct Counting<T>(SyncSender<Job<T>>);
+
+impl<T: Send + 'static> Counting<T> {
+    /// Starts the thread; what it counted goes to `done`.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(tokenizers: Arc<Tokenizers>, done: UnboundedSender<(Counts, T)>) -> std::io::Result<Self> {
+        let (jobs, work) = sync_channel(QUEUE);
+        let run = move || run(&work, &tokenizers, &done);
+        std::thread::Builder::new().name("counting".to_owned()).spawn(run)?;
+        Ok(Self(jobs))
+    }
+
+    /// Hands in an exchange; gives back what goes with it where the queue is full.
+    pub fn count(&self, name: TokenizerName, kept: Kept, rest: T) -> Result<(), T> {
+        self.0.try_send(Job { name, kept, rest }).map_err(|error| match error {
+            std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => {
+                job.rest
+            }
+        })
+    }
+}
+
+fn run<T>(work: &Receiver<Job<T>>, tokenizers: &Tokenizers, done: &UnboundedSender<(Counts, T)>) {
+    #[cfg(target_os = "linux")] // elsewhere it would be the whole process's
+    // Where it is refused, the thread competes with traffic as others do.
+    let _ = rustix::process::setpriority_process(None, 10);
+    while let Ok(Job { name, kept, rest }) = work.recv() {
+        let counts = tokenizers.get(&name).map(|tokenizer| count(&tokenizer, name.is_openai(), &kept));
+        if done.send((counts.unwrap_or_default(), rest)).is_err() {
+            return;
+        }
+    }
+}
+
+fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
+    let json = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok();
+    let input = kept.request.as_ref().and_then(json);
+    let output = kept.output.as_ref().and_then(|output| match output {
+        Output::Parts(parts) => {
+            Some(parts.iter().fold(Counted::NONE, |all, part| all.plus(tokenizer.count(&part.text))))
+        }
+        Output::Body(body) => json(body).map(|body| whole(tokenizer, &body)),
+    });
+    Counts { input: input.map(|body| prompt::count(tokenizer, is_openai, &body)), output }
+}
+
+fn whole(tokenizer: &Tokenizer, body: &Value) -> Counted {
+    let mut all = Counted::NONE;
+    answer_pieces(body, &mut |piece| {
+        all = all.plus(match piece {
+            Piece::Text(text) => tokenizer.count(text),
+            _ => Counted { tokens: 0, exact: false },
+        });
+    });
+    all
+}

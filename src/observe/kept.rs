@@ -1,0 +1,152 @@
+//! The text of an exchange, kept until its end so that it can be counted: only where there is a tokenizer for its
+//! model, only in memory, and only so much of it.
+
+use std::sync::Arc;
+
+use crate::dialect::{DeltaKind, Fragment};
+use crate::exchange::Name;
+use crate::wire::{Budget, Share};
+
+/// The longest request or answer that is kept; of a longer one nothing is, and its tokens are estimated.
+const LIMIT: usize = 2 << 20;
+
+/// Who says whether an exchange's text is to be kept.
+pub trait Keeps: Send + Sync + std::fmt::Debug {
+    /// Whether there is a tokenizer for the model that was asked for, or that serves.
+    fn keeps(&self, requested: Option<&Name>, served: Option<&Name>) -> bool;
+}
+
+/// What was kept of one exchange.
+#[derive(Debug)]
+pub struct Kept {
+    /// The request's body, whole.
+    pub request: Option<Vec<u8>>,
+    /// What was generated; none where it is not known in full.
+    pub output: Option<Output>,
+    /// Its part of what all may keep; given back with it.
+    share: Share,
+}
+
+/// What was generated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// The channels of a stream's choices, each by itself.
+    Parts(Vec<Part>),
+    /// A whole answer's body.
+    Body(Vec<u8>),
+}
+
+/// The text of one channel of one choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    choice: u32,
+    kind: DeltaKind,
+    /// Its deltas, one after another.
+    pub text: String,
+}
+
+/// Keeps the text of an exchange that runs.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    keeps: Arc<dyn Keeps>,
+    kept: Kept,
+    /// Whether there is a tokenizer, once that is known.
+    decided: Option<bool>,
+    /// Bytes that are kept.
+    bytes: usize,
+}
+
+impl Keeping {
+    pub(super) fn new(keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
+        let output = Some(Output::Parts(Vec::new()));
+        let kept = Kept { request: Some(Vec::new()), output, share: Share::of(budget) };
+        Self { keeps, kept, decided: None, bytes: 0 }
+    }
+
+    /// Whether so much more fits: into what one may keep of a text of which there is `held`, and into what all may.
+    fn fits(&mut self, held: usize, more: usize) -> bool {
+        self.bytes += more;
+        held + more <= LIMIT && self.kept.share.grow_to(self.bytes)
+    }
+
+    pub(super) fn request_chunk(&mut self, bytes: &[u8]) {
+        let Some(held) = self.kept.request.as_ref().map(Vec::len) else { return };
+        if !self.fits(held, bytes.len()) {
+            self.kept.request = None;
+        } else if let Some(request) = &mut self.kept.request {
+            request.extend_from_slice(bytes);
+        }
+    }
+
+    /// The request has been read.
+    pub(super) fn request_end(&mut self, requested: Option<&Name>) {
+        if self.keeps.keeps(requested, None) {
+            self.decided = Some(true);
+        } else {
+            self.kept.request = None; // the model that serves may still be known
+        }
+    }
+
+    fn wanted(&mut self, requested: Option<&Name>, served: Option<&Name>) -> bool {
+        *self.decided.get_or_insert_with(|| self.keeps.keeps(requested, served))
+    }
+
+    /// A stream's text goes on.
+    pub(super) fn delta(
+        &mut self,
+        names: (Option<&Name>, Option<&Name>),
+        choice: u32,
+        kind: DeltaKind,
+        text: Fragment<'_>,
+    ) {
+        if !self.wanted(names.0, names.1) || self.kept.output.is_none() {
+            return;
+        }
+        let text = text.decode().filter(|_| kind != DeltaKind::Audio);
+        let held = self.output_bytes();
+        let fitting = text.filter(|text| self.fits(held, text.len()));
+        match (fitting, &mut self.kept.output) {
+            (Some(text), Some(Output::Parts(parts))) => {
+                match parts.iter_mut().find(|part| part.choice == choice && part.kind == kind) {
+                    Some(part) => part.text.push_str(&text),
+                    None => parts.push(Part { choice, kind, text: text.into_owned() }),
+                }
+            }
+            _ => self.kept.output = None,
+        }
+    }
+
+    /// A whole answer's body goes on.
+    pub(super) fn body_chunk(&mut self, names: (Option<&Name>, Option<&Name>), bytes: &[u8]) {
+        if !self.wanted(names.0, names.1) || self.kept.output.is_none() {
+            return;
+        }
+        let held = self.output_bytes();
+        if !self.fits(held, bytes.len()) {
+            self.kept.output = None;
+            return;
+        }
+        match &mut self.kept.output {
+            Some(Output::Body(body)) => body.extend_from_slice(bytes),
+            _ => self.kept.output = Some(Output::Body(bytes.to_vec())),
+        }
+    }
+
+    fn output_bytes(&self) -> usize {
+        match &self.kept.output {
+            Some(Output::Parts(parts)) => parts.iter().map(|part| part.text.len()).sum(),
+            Some(Output::Body(body)) => body.len(),
+            None => 0,
+        }
+    }
+
+    /// Something of what was generated could not be read.
+    pub(super) fn lose_output(&mut self) {
+        self.kept.output = None;
+    }
+
+    /// What was kept, where there is a tokenizer to count it.
+    pub(super) fn finish(self) -> Option<Kept> {
+        (self.decided == Some(true)).then_some(self.kept)
+    }
+}

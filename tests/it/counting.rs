@@ -1,0 +1,60 @@
+//! What nobody reports is counted, where there is a tokenizer for it.
+
+use serde_json::Value;
+
+use super::harness::{LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, asked, chunk, token};
+
+const COUNTED: &str =
+    "upstream: http://upstream:8000\nmodels: [{name: m, tokenizer: {encoding: cl100k_base}}]\n";
+
+fn count(line: &Value, direction: &str) -> (Option<u64>, Option<String>) {
+    let member = |name: &str| line.get(format!("{direction}_{name}")).cloned();
+    (member("tokens").and_then(|n| n.as_u64()), member("source").and_then(|s| s.as_str().map(str::to_owned)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_client_that_leaves_what_was_delivered_is_counted_and_its_prompt() {
+    let (sidecar, _upstream, mut client, mut server) = asked(COUNTED).await;
+    server.write(STREAM_HEAD).await;
+    for piece in ["Learning A", "I is f", "un!"] {
+        server.write(chunk(&token(piece))).await;
+        client.read_to(&chunk(&token(piece))).await;
+    }
+    drop(client);
+    let line = sidecar.exchange().await;
+    assert_eq!(line["outcome"], "client_gone");
+    assert_eq!(count(&line, "output"), (Some(5), Some("tokenized".to_owned())));
+    // "user" and "hi", three for the message, three for the answer's beginning.
+    assert_eq!(count(&line, "input"), (Some(8), Some("tokenized".to_owned())));
+    let sample = |direction| {
+        let labels =
+            format!("tenant=\"anonymous\",model=\"m\",direction=\"{direction}\",source=\"tokenized\"");
+        sidecar.sample(&format!("streamgauge_unreported_tokens_total{{{labels}}}"))
+    };
+    assert_eq!((sample("output"), sample("input")), (Some(5.0), Some(8.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reported_is_not_counted_again() {
+    let (sidecar, _upstream, mut client, mut server) = asked(COUNTED).await;
+    server.write(STREAM_HEAD).await;
+    server.write(chunk(&token("Learning AI is fun!"))).await;
+    server.write(chunk(LAST_EVENTS)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchange().await;
+    assert_eq!(count(&line, "output"), (Some(3), Some("reported".to_owned())));
+    assert_eq!(count(&line, "input"), (Some(5), Some("reported".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_tokenizer_four_bytes_are_a_token() {
+    let (sidecar, _upstream, mut client, mut server) = asked("upstream: http://upstream:8000\n").await;
+    server.write(STREAM_HEAD).await;
+    server.write(chunk(&token("Learning AI is fun!\\n"))).await;
+    client.read_to("fun!").await;
+    drop(client);
+    let line = sidecar.exchange().await;
+    assert_eq!(count(&line, "output"), (Some(5), Some("estimated".to_owned())));
+    assert_eq!(count(&line, "input"), (Some(1), Some("estimated".to_owned())));
+}
