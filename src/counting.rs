@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::Context;
@@ -70,7 +71,10 @@ struct Job<T> {
 
 /// Where text is handed in.
 #[derive(Debug)]
-pub struct Counting<T>(SyncSender<Job<T>>);
+pub struct Counting<T> {
+    jobs: SyncSender<Job<T>>,
+    hurries: Arc<AtomicBool>,
+}
 
 impl<T: Send + 'static> Counting<T> {
     /// Starts the thread; what it counted goes to `done`.
@@ -79,14 +83,26 @@ impl<T: Send + 'static> Counting<T> {
     /// The system has no thread left.
     pub fn start(tokenizers: Arc<Tokenizers>, done: UnboundedSender<(Counts, T)>) -> std::io::Result<Self> {
         let (jobs, work) = sync_channel(QUEUE);
-        let run = move || run(&work, &tokenizers, &done);
+        let hurries = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&hurries);
+        let run = move || run(&work, &tokenizers, &told, &done);
         std::thread::Builder::new().name("counting".to_owned()).spawn(run)?;
-        Ok(Self(jobs))
+        Ok(Self { jobs, hurries })
+    }
+
+    /// From now on what waits is handed back uncounted.
+    pub fn hurry(&self) {
+        self.hurries.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to hurry.
+    pub fn is_hurrying(&self) -> bool {
+        self.hurries.load(Ordering::Relaxed)
     }
 
     /// Hands in an exchange; gives back what goes with it where the queue is full.
     pub fn count(&self, name: TokenizerName, kept: Kept, rest: T) -> Result<(), T> {
-        self.0.try_send(Job { name, kept, rest }).map_err(|error| match error {
+        self.jobs.try_send(Job { name, kept, rest }).map_err(|error| match error {
             std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => {
                 job.rest
             }
@@ -94,12 +110,18 @@ impl<T: Send + 'static> Counting<T> {
     }
 }
 
-fn run<T>(work: &Receiver<Job<T>>, tokenizers: &Tokenizers, done: &UnboundedSender<(Counts, T)>) {
+fn run<T>(
+    work: &Receiver<Job<T>>,
+    tokenizers: &Tokenizers,
+    hurries: &AtomicBool,
+    done: &UnboundedSender<(Counts, T)>,
+) {
     #[cfg(target_os = "linux")] // elsewhere it would be the whole process's
     // Where it is refused, the thread competes with traffic as others do.
     let _ = rustix::process::setpriority_process(None, 10);
     while let Ok(Job { name, kept, rest }) = work.recv() {
-        let counts = tokenizers.get(&name).map(|tokenizer| count(&tokenizer, name.is_openai(), &kept));
+        let tokenizer = if hurries.load(Ordering::Relaxed) { None } else { tokenizers.get(&name) };
+        let counts = tokenizer.map(|tokenizer| count(&tokenizer, name.is_openai(), &kept));
         if done.send((counts.unwrap_or_default(), rest)).is_err() {
             return;
         }

@@ -31,6 +31,9 @@ const AT_ONCE: usize = 1024; // finished exchanges settled before open ones are 
 /// than the note itself.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// How long counting may go on when everything else has ended.
+const COUNT_AT_END: Duration = Duration::from_secs(2);
+
 /// An exchange that has ended, on its way to be settled.
 #[derive(Debug)]
 pub struct Note {
@@ -167,12 +170,11 @@ impl Pipeline {
         let tokenizer = kept.and_then(|kept| Some((settling.tokenizer()?, kept)));
         let Some((name, kept)) = tokenizer else { return self.ended_and_settled(settling) };
         let exchange = self.meaning(settling.clone(), Counts::default());
+        self.tell(&Fact::Ended(&exchange));
         match self.counting.count(name, kept, settling) {
-            // What is not known yet has no place in a record of the end.
             Ok(()) => self.waiting += 1,
             Err(settling) => self.settled(settling, Counts::default()),
         }
-        self.tell(&Fact::Ended(&exchange));
     }
 
     /// An exchange with nothing to wait for.
@@ -196,13 +198,17 @@ impl Pipeline {
         settle(finished, counts, &config.models, &self.learned, config.hash.clone(), ended_at)
     }
 
-    /// Waits for what is still being counted, and settles it.
+    /// Waits for what is still being counted, and settles it; what takes too long is estimated.
     async fn count_the_rest(&mut self) {
-        while self.waiting > 0
-            && let Some((counts, settling)) = self.counted.recv().await
-        {
-            self.waiting -= 1;
-            self.settled(settling, counts);
+        let mut hurry = std::pin::pin!(tokio::time::sleep(COUNT_AT_END));
+        while self.waiting > 0 {
+            tokio::select! {
+                Some((counts, settling)) = self.counted.recv() => {
+                    self.waiting -= 1;
+                    self.settled(settling, counts);
+                }
+                () = &mut hurry, if !self.counting.is_hurrying() => self.counting.hurry(),
+            }
         }
     }
 

@@ -87,20 +87,25 @@ impl Keeping {
         }
     }
 
+    /// Whether there is a tokenizer. The requested name has been asked for; an answer may name another one.
     fn wanted(&mut self, requested: Option<&Name>, served: Option<&Name>) -> bool {
-        *self.decided.get_or_insert_with(|| self.keeps.keeps(requested, served))
+        let is_other = served.is_some() && served != requested;
+        *self.decided.get_or_insert_with(|| is_other && self.keeps.keeps(requested, served))
     }
 
-    /// A stream's text goes on.
+    /// A stream's text goes on. Gives whether more of it is wanted.
     pub(super) fn delta(
         &mut self,
         names: (Option<&Name>, Option<&Name>),
         choice: u32,
         kind: DeltaKind,
         text: Fragment<'_>,
-    ) {
-        if !self.wanted(names.0, names.1) || self.kept.output.is_none() {
-            return;
+    ) -> bool {
+        if !self.wanted(names.0, names.1) {
+            return false;
+        }
+        if self.kept.output.is_none() {
+            return true;
         }
         let text = text.decode().filter(|_| kind != DeltaKind::Audio);
         let held = self.output_bytes();
@@ -114,6 +119,7 @@ impl Keeping {
             }
             _ => self.kept.output = None,
         }
+        true
     }
 
     /// A whole answer's body goes on.

@@ -348,8 +348,10 @@ impl Observer {
             Signal::Delta { choice, tokens, kind, text } => {
                 self.present.insert(choice);
                 let bytes = (kind != DeltaKind::Audio).then(|| text.bytes());
-                if let Some(keeping) = &mut self.keeping {
-                    keeping.delta(names(&self.seen), choice, kind, text);
+                if let Some(keeping) = &mut self.keeping
+                    && !keeping.delta(names(&self.seen), choice, kind, text)
+                {
+                    self.keeping = None;
                 }
                 self.seen.text_bytes =
                     self.seen.text_bytes.zip(bytes).map(|(all, more)| all.saturating_add(more));

@@ -35,6 +35,21 @@ async fn of_a_client_that_leaves_what_was_delivered_is_counted_and_its_prompt() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_that_only_the_answer_names_is_counted_too() {
+    let config = COUNTED.replace("name: m,", "match: served-m, name: counted,");
+    let (sidecar, _upstream, mut client, mut server) = asked(&config).await;
+    server.write(STREAM_HEAD).await;
+    let served = token("Learning AI is fun!").replace("\"model\":\"m\"", "\"model\":\"served-m\"");
+    server.write(chunk(&served)).await;
+    client.read_to(&chunk(&served)).await;
+    drop(client);
+    let line = sidecar.exchange().await;
+    assert_eq!(count(&line, "output"), (Some(5), Some("tokenized".to_owned())));
+    // Its prompt was not kept: the name that was asked for has no tokenizer.
+    assert_eq!(count(&line, "input"), (Some(1), Some("estimated".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_reported_is_not_counted_again() {
     let (sidecar, _upstream, mut client, mut server) = asked(COUNTED).await;
     server.write(STREAM_HEAD).await;

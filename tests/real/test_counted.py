@@ -108,4 +108,3 @@ def test_of_a_client_that_leaves_what_was_handed_to_it_is_counted(llama, untimed
         exact += line["output_tokens"] == tokens(llama, text)
     print(f"{exact} of {STREAMS} exactly")
     assert {line["outcome"] for line in log.values()} >= {"client_gone"}
-
