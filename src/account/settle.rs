@@ -123,7 +123,9 @@ impl Finished {
     pub fn is_to_be_counted(&self) -> bool {
         let seen = &self.observation;
         let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
-        accepted && (seen.usage.input.is_none() || seen.usage.output.is_none() || seen.outran_usage)
+        let lacks_output =
+            self.origin.dialect.generates() && (seen.usage.output.is_none() || seen.outran_usage);
+        accepted && (seen.usage.input.is_none() || lacks_output)
     }
 }
 
