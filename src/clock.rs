@@ -40,13 +40,21 @@ impl std::ops::Add<Duration> for Moment {
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: tokio::time::Instant,
+    /// What the wall clock showed then, where it is not to be asked.
+    wall: Option<SystemTime>,
 }
 
 impl Clock {
     /// A clock that begins now.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks for the time")]
     pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now() }
+        Self { start: tokio::time::Instant::now(), wall: None }
+    }
+
+    /// The same with a wall clock that showed `wall` at its start and goes with it, in paused time too.
+    #[must_use]
+    pub const fn with_wall(self, wall: SystemTime) -> Self {
+        Self { wall: Some(wall), ..self }
     }
 
     /// The present moment.
@@ -63,6 +71,9 @@ impl Clock {
     /// afterwards, never the distance between two moments.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks for the time")]
     pub fn wall(&self, at: Moment) -> SystemTime {
+        if let Some(start) = self.wall {
+            return start + at.0;
+        }
         let now = SystemTime::now();
         now.checked_sub(self.now().since(at)).unwrap_or(now)
     }

@@ -130,14 +130,21 @@ fn run<T>(
 
 fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
     let json = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok();
-    let input = kept.request.as_ref().and_then(json);
-    let output = kept.output.as_ref().and_then(|output| match output {
-        Output::Parts(parts) => {
-            Some(parts.iter().fold(Counted::NONE, |all, part| all.plus(tokenizer.count(&part.text))))
+    let input = kept.request.as_ref().and_then(json).map(|body| prompt::count(tokenizer, is_openai, &body));
+    let all = |texts: &mut dyn Iterator<Item = &str>| {
+        texts.fold(Counted::NONE, |all, text| all.plus(tokenizer.count(text)))
+    };
+    match &kept.output {
+        Some(Output::Parts(parts)) => Counts {
+            input,
+            output: Some(all(&mut parts.iter().map(|part| part.text.as_str()))),
+            first_event: Some(all(&mut parts.iter().filter_map(|part| part.text.get(..part.first_event)))),
+        },
+        Some(Output::Body(body)) => {
+            Counts { input, output: json(body).map(|body| whole(tokenizer, &body)), first_event: None }
         }
-        Output::Body(body) => json(body).map(|body| whole(tokenizer, &body)),
-    });
-    Counts { input: input.map(|body| prompt::count(tokenizer, is_openai, &body)), output }
+        None => Counts { input, ..Counts::default() },
+    }
 }
 
 fn whole(tokenizer: &Tokenizer, body: &Value) -> Counted {

@@ -8,11 +8,13 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
-use crate::exchange::{DialectId, InputBand, ModelNames, Name};
+use crate::exchange::{DialectId, InputBand, ModelNames, Name, Usage};
 
 /// What was known when the exchange began.
 #[derive(Debug, Clone)]
 pub struct Origin {
+    /// Its number since the start of the process.
+    pub number: u64,
     /// The client's `x-request-id`, else one of ours.
     pub request_id: Name,
     /// The trace that the client's `traceparent` names.
@@ -33,35 +35,70 @@ pub struct Live {
     /// What was known at its start.
     pub origin: Origin,
     awaits_token: AtomicBool,
+    accepted: OnceLock<Accepted>,
     first_token: AtomicU64,
     first_token_told: AtomicBool,
-    accepted: OnceLock<Accepted>,
-    delivered: AtomicU64,
+    named: OnceLock<Accepted>,
     events: AtomicU64,
+    text: AtomicU64,
+    input: AtomicU64,
+    output: AtomicU64,
+    /// It has ended, and whoever counts has taken its record; or there is no record of it.
+    taken: AtomicBool,
 }
 
-/// What is known once the upstream has accepted the request and the first token came.
+/// What is known of an exchange that the upstream has accepted.
 #[derive(Debug, Clone)]
 pub struct Accepted {
     /// The model's names as known by then.
     pub model: ModelNames,
-    /// The band of the prompt's size.
-    pub input_band: InputBand,
+    /// What is asked for.
+    pub ask: Ask,
+    /// When the request's last byte was handed to the upstream.
+    pub sent: Option<Moment>,
 }
 
-const NONE: u64 = u64::MAX; // no moment: 584 years after the start
+/// How much an exchange asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// The band of the prompt's size.
+    pub input_band: InputBand,
+    /// Bytes of the prompt's text; none where no dialect read it.
+    pub text_bytes: Option<u64>,
+    /// The most tokens that may be generated, where the request says.
+    pub max_output: Option<u64>,
+}
+
+/// How much of a stream has come so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of generated text.
+    pub text: u64,
+    /// Token events.
+    pub events: u64,
+    /// Input tokens, where a report has come.
+    pub input: Option<u64>,
+    /// Output tokens by the last report, where one has come.
+    pub output: Option<u64>,
+}
+
+const NONE: u64 = u64::MAX; // no moment: 584 years after the start; no count
 
 impl Live {
-    /// An exchange that has just begun.
-    pub fn new(origin: Origin) -> Self {
+    /// An exchange that has just begun. `has_record`: there is a place for its record.
+    pub fn new(origin: Origin, has_record: bool) -> Self {
         Self {
             origin,
             awaits_token: AtomicBool::new(false),
+            accepted: OnceLock::new(),
             first_token: AtomicU64::new(NONE),
             first_token_told: AtomicBool::new(false),
-            accepted: OnceLock::new(),
-            delivered: AtomicU64::new(0),
+            named: OnceLock::new(),
             events: AtomicU64::new(0),
+            text: AtomicU64::new(0),
+            input: AtomicU64::new(NONE),
+            output: AtomicU64::new(NONE),
+            taken: AtomicBool::new(!has_record),
         }
     }
 
@@ -70,9 +107,15 @@ impl Live {
         self.awaits_token.store(awaits, Ordering::Relaxed);
     }
 
+    /// The upstream has accepted it, and streams.
+    pub fn set_accepted(&self, accepted: Accepted) {
+        // An answer has one head.
+        let _ = self.accepted.set(accepted);
+    }
+
     /// Keeps the moment of the first token.
     pub fn set_first_token(&self, at: Moment, accepted: Accepted) {
-        if self.accepted.set(accepted).is_ok() {
+        if self.named.set(accepted).is_ok() {
             self.first_token.store(at.as_nanos(), Ordering::Release);
         }
     }
@@ -81,8 +124,15 @@ impl Live {
     pub fn first_token(&self) -> Option<(Moment, &Accepted)> {
         match self.first_token.load(Ordering::Acquire) {
             NONE => None,
-            nanos => self.accepted.get().map(|accepted| (Moment::from_nanos(nanos), accepted)),
+            nanos => self.named.get().map(|accepted| (Moment::from_nanos(nanos), accepted)),
         }
+    }
+
+    /// What is known of it as soon as the upstream has accepted it: none before, and of whole answers. A model that is
+    /// not configured has its name from the first event on.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        let first = || self.accepted.get().filter(|accepted| accepted.model.configured.is_some());
+        self.named.get().or_else(first)
     }
 
     /// The first token, handed out once: to whoever records it.
@@ -97,15 +147,33 @@ impl Live {
         waits.then_some(self.origin.started)
     }
 
-    /// Adds what a chunk of the answer held.
-    pub fn add_delivered(&self, bytes: u64, events: u64) {
-        self.delivered.fetch_add(bytes, Ordering::Relaxed);
+    /// Adds the token events of a chunk; what has come by now is so much text, and was reported so.
+    pub fn add_chunk(&self, events: u64, text: u64, usage: &Usage) {
         self.events.fetch_add(events, Ordering::Relaxed);
+        self.text.store(text, Ordering::Relaxed);
+        self.input.store(usage.input.unwrap_or(NONE), Ordering::Relaxed);
+        self.output.store(usage.output.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// Bytes handed to the client's connection, and token events in them.
-    pub fn delivered(&self) -> (u64, u64) {
-        (self.delivered.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
+    /// How much has come so far.
+    pub fn flow(&self) -> Flow {
+        let known = |count: &AtomicU64| Some(count.load(Ordering::Relaxed)).filter(|n| *n != NONE);
+        Flow {
+            text: self.text.load(Ordering::Relaxed),
+            events: self.events.load(Ordering::Relaxed),
+            input: known(&self.input),
+            output: known(&self.output),
+        }
+    }
+
+    /// Its record has been taken: from here on that tells its tokens.
+    pub fn take(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its tokens are nobody's to count before its end.
+    pub fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -116,23 +184,23 @@ pub struct LiveTable {
     next: AtomicU64,
 }
 
-/// The place of one exchange in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LiveKey(u64);
-
 impl LiveTable {
-    /// Enters an exchange that has begun. Gives its place and how many were open before it.
-    pub fn insert(&self, live: Arc<Live>) -> (LiveKey, u64) {
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
+    /// The number of the next exchange.
+    pub fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Enters an exchange that has begun. Gives how many were open before it.
+    pub fn insert(&self, live: Arc<Live>) -> u64 {
         let mut open = self.open.lock();
         let before = open.len() as u64;
-        open.insert(key, live);
-        (LiveKey(key), before)
+        open.insert(live.origin.number, live);
+        before
     }
 
     /// Takes an exchange out.
-    pub fn remove(&self, key: LiveKey) {
-        self.open.lock().remove(&key.0);
+    pub fn remove(&self, number: u64) {
+        self.open.lock().remove(&number);
     }
 
     /// Every open exchange at this moment.
@@ -161,18 +229,21 @@ mod tests {
     use super::*;
 
     fn live() -> Live {
-        Live::new(Origin {
+        let origin = Origin {
+            number: 0,
             request_id: Name::from("r"),
             trace_id: None,
             tenant: Name::from("t"),
             upstream: Name::from("u"),
             dialect: DialectId("d"),
             started: Moment::from_nanos(7),
-        })
+        };
+        Live::new(origin, true)
     }
 
     fn accepted() -> Accepted {
-        Accepted { model: ModelNames::default(), input_band: InputBand::Le1k }
+        let ask = Ask { input_band: InputBand::Le1k, text_bytes: Some(5), max_output: None };
+        Accepted { model: ModelNames::default(), ask, sent: None }
     }
 
     #[test]
@@ -196,12 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_is_not_configured_has_its_name_from_the_first_token_on() {
+        let live = live();
+        live.set_accepted(accepted());
+        assert!(live.accepted().is_none());
+        live.set_first_token(Moment::from_nanos(9), accepted());
+        assert!(live.accepted().is_some());
+    }
+
+    #[test]
     fn the_oldest_that_waits_is_found_among_those_that_do_not() {
         let table = LiveTable::default();
         assert_eq!(table.oldest_awaiting(), None);
         let begun = |nanos| {
             let live = live();
-            Live::new(Origin { started: Moment::from_nanos(nanos), ..live.origin })
+            Live::new(Origin { number: nanos, started: Moment::from_nanos(nanos), ..live.origin }, true)
         };
         for (nanos, waits) in [(3, false), (9, true), (5, true)] {
             let live = begun(nanos);

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
-use crate::account::learned::Learned;
+use crate::account::learned::{Estimate, Learned};
+use crate::account::meter::Tokens;
 use crate::account::model::TokenizerName;
 use crate::account::settle::{Counts, Finished, settle};
 use crate::clock::{Clock, Moment};
@@ -15,7 +16,7 @@ use crate::config::Config;
 use crate::counting::{Counting, Tokenizers};
 use crate::exchange::Exchange;
 use crate::live::{Live, LiveTable};
-use crate::observe::Kept;
+use crate::observe::{Kept, Text};
 use crate::sinks::{Fact, Sink};
 
 /// How many exchanges may be open or waiting to be settled at once with a full record. One that begins
@@ -24,6 +25,12 @@ pub const PLACES: usize = 65_536;
 
 /// How often open exchanges are looked at. A first token is in its histogram at most so much later.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// At every so many looks the tokens of running streams are told.
+const FLOW_EVERY: u32 = 4;
+
+/// How many exchanges may wait to be counted when one that need not be is counted for comparison.
+const AUDIT_BEHIND: usize = 16;
 
 const AT_ONCE: usize = 1024; // finished exchanges settled before open ones are looked at again
 
@@ -55,6 +62,15 @@ struct Settling {
     ended_at: SystemTime,
 }
 
+/// Why text is counted.
+#[derive(Debug)]
+enum Purpose {
+    /// Nobody reported its tokens.
+    Settle(Box<Settling>),
+    /// To be compared with what was reported.
+    Audit(Box<Exchange>),
+}
+
 /// Where exchanges get their place when they begin.
 pub type Places = mpsc::Sender<Note>;
 
@@ -64,10 +80,11 @@ pub struct Pipeline {
     live: Arc<LiveTable>,
     clock: Clock,
     learned: Learned,
-    counting: Counting<Settling>,
-    counted: UnboundedReceiver<(Counts, Settling)>,
+    counting: Counting<Purpose>,
+    counted: UnboundedReceiver<(Counts, Purpose)>,
     /// How many are being counted.
     waiting: usize,
+    looks: u32,
     sinks: Vec<Arc<dyn Sink>>,
     sweep: Box<dyn FnMut(Moment) + Send>,
 }
@@ -108,6 +125,7 @@ impl Pipeline {
             counting: Counting::start(tokenizers, done)?,
             counted,
             waiting: 0,
+            looks: 0,
             sinks,
             sweep: Box::new(sweep),
         };
@@ -125,10 +143,7 @@ impl Pipeline {
                 biased;
                 () = stop.cancelled(), if !self.notes.is_closed() => self.notes.close(),
                 _ = look.tick() => self.look(),
-                Some((counts, settling)) = self.counted.recv(), if self.waiting > 0 => {
-                    self.waiting -= 1;
-                    self.settled(settling, counts);
-                }
+                Some((counts, purpose)) = self.counted.recv(), if self.waiting > 0 => self.counted(counts, purpose),
                 _ = sweep.tick() => (self.sweep)(self.clock.now()),
                 taken = self.notes.recv_many(&mut batch, AT_ONCE) => {
                     if taken == 0 {
@@ -149,9 +164,32 @@ impl Pipeline {
         self.notes.recv().await
     }
 
-    /// Tells the first tokens that came since the last look.
-    fn look(&self) {
-        self.live.snapshot().iter().for_each(|live| self.first_token(live));
+    /// Tells the first tokens that came since the last look, and now and then how much has flowed.
+    fn look(&mut self) {
+        self.looks += 1;
+        let tells_flow = self.looks.is_multiple_of(FLOW_EVERY);
+        for live in self.live.snapshot() {
+            self.first_token(&live);
+            if tells_flow {
+                self.flow(&live);
+            }
+        }
+    }
+
+    /// Tells how many tokens a running stream has had: what was reported so far, else a low estimate.
+    fn flow(&self, live: &Live) {
+        let Some(accepted) = live.accepted().filter(|_| !live.is_taken()) else { return };
+        let (flow, model) = (live.flow(), accepted.model.label(true));
+        let asked = accepted.ask.text_bytes.map(|bytes| self.learned.input(model, bytes));
+        let text = Text { output: Some(flow.text), events: Some(flow.events), ..Text::default() };
+        let estimate = self.learned.output(model, text).filter(|_| live.origin.dialect.generates());
+        let so_far = Tokens {
+            input: flow.input.or_else(|| asked.map(Estimate::low)).unwrap_or(0),
+            output: flow.output.unwrap_or(0).max(estimate.map_or(0, Estimate::low)),
+        };
+        let most = accepted.ask.max_output.unwrap_or(0);
+        let reserved = asked.map(|input| input.likely().saturating_add(most));
+        self.tell(&Fact::Flow { origin: &live.origin, accepted, so_far, reserved });
     }
 
     fn first_token(&self, live: &Live) {
@@ -163,27 +201,61 @@ impl Pipeline {
 
     fn settle(&mut self, note: Note) {
         let Note { finished, kept, live, config } = note;
+        live.take();
         self.first_token(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
+        let is_to_be_counted = finished.is_to_be_counted();
+        let audits = !is_to_be_counted && self.audits(&finished, config.metrics.token_audit);
         let settling = Settling { finished, config, ended_at };
-        let kept = kept.filter(|_| settling.finished.is_to_be_counted());
-        let tokenizer = kept.and_then(|kept| Some((settling.tokenizer()?, kept)));
-        let Some((name, kept)) = tokenizer else { return self.ended_and_settled(settling) };
+        let kept = kept.filter(|_| is_to_be_counted || audits);
+        let text = kept.and_then(|kept| Some((settling.tokenizer()?, kept)));
+        match text {
+            Some((name, kept)) if is_to_be_counted => self.count(name, kept, settling),
+            text => {
+                let exchange = self.ended_and_settled(settling);
+                if let Some((name, kept)) = text {
+                    let purpose = Purpose::Audit(Box::new(exchange));
+                    // Where there is no room it is another one's turn.
+                    self.waiting += usize::from(self.counting.count(name, kept, purpose).is_ok());
+                }
+            }
+        }
+    }
+
+    /// Whether an exchange is one of those that are counted for comparison: of a share, evenly, and while there is
+    /// little else to count.
+    fn audits(&self, finished: &Finished, share: f64) -> bool {
+        let taken = |n: u64| (n as f64 * share) as u64;
+        let number = finished.origin.number;
+        taken(number + 1) > taken(number) && finished.is_whole() && self.waiting < AUDIT_BEHIND
+    }
+
+    fn count(&mut self, name: TokenizerName, kept: Kept, settling: Settling) {
         let exchange = self.meaning(settling.clone(), Counts::default());
         self.tell(&Fact::Ended(&exchange));
-        match self.counting.count(name, kept, settling) {
+        match self.counting.count(name, kept, Purpose::Settle(Box::new(settling))) {
             Ok(()) => self.waiting += 1,
-            Err(settling) => self.settled(settling, Counts::default()),
+            Err(Purpose::Settle(settling)) => self.settled(*settling, Counts::default()),
+            Err(Purpose::Audit(_)) => {}
+        }
+    }
+
+    fn counted(&mut self, counts: Counts, purpose: Purpose) {
+        self.waiting -= 1;
+        match purpose {
+            Purpose::Settle(settling) => self.settled(*settling, counts),
+            Purpose::Audit(exchange) => self.tell(&Fact::Audited { exchange: &exchange, counts }),
         }
     }
 
     /// An exchange with nothing to wait for.
-    fn ended_and_settled(&mut self, settling: Settling) {
+    fn ended_and_settled(&mut self, settling: Settling) -> Exchange {
         let text = settling.finished.observation.text();
         let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
         self.tell(&Fact::Ended(&exchange));
         self.tell(&Fact::Settled(&exchange));
+        exchange
     }
 
     fn settled(&mut self, settling: Settling, counts: Counts) {
@@ -203,10 +275,7 @@ impl Pipeline {
         let mut hurry = std::pin::pin!(tokio::time::sleep(COUNT_AT_END));
         while self.waiting > 0 {
             tokio::select! {
-                Some((counts, settling)) = self.counted.recv() => {
-                    self.waiting -= 1;
-                    self.settled(settling, counts);
-                }
+                Some((counts, purpose)) = self.counted.recv() => self.counted(counts, purpose),
                 () = &mut hurry, if !self.counting.is_hurrying() => self.counting.hurry(),
             }
         }

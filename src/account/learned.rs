@@ -1,10 +1,10 @@
-//! What a token of a model is worth in bytes, learned from traffic whose tokens were reported: for exchanges whose
-//! tokens were not.
+//! What a token of a model is worth, learned from traffic whose tokens are known: for exchanges whose tokens are not,
+//! and for streams that still run.
 
 use hashbrown::HashMap;
 
 use super::tokenize::BYTES_A_TOKEN;
-use crate::exchange::{Count, Exchange, Name, Source};
+use crate::exchange::{Count, Exchange, Name};
 use crate::observe::Text;
 
 /// How many models are remembered. When all places are taken a further one is estimated by the default.
@@ -16,69 +16,138 @@ const HALF_LIFE: f64 = 20_000.0;
 /// The fewest tokens that tell more than the default.
 const ENOUGH: f64 = 50.0;
 
+/// How far an estimate can be off where nothing has been learned: texts of one language differ so much.
+const SPREAD_UNLEARNED: f64 = 0.125;
+
+/// How far a learned estimate is taken to be off, at least and at most.
+const SPREADS: (f64, f64) = (0.005, 0.05);
+
+/// An event of a stream is taken for so many tokens as those of other streams were, unless it holds so many times as
+/// much text, or as little: then this upstream cuts its events elsewhere.
+const UNUSUAL: f64 = 1.6;
+
 /// What was learned, by the model's label.
 #[derive(Debug, Default)]
 pub struct Learned(HashMap<Name, Model>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Model {
     input: Ratio,
     output: Ratio,
+    /// Of streams: token events and the tokens in them. Most servers send an event for each token, which tells more
+    /// than its bytes; where they don't, these differ from stream to stream.
+    events: Ratio,
 }
 
-/// Bytes of text and the tokens that they were, older ones weighing less.
+/// Units (bytes of text, or events) and the tokens that they were, older ones weighing less.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ratio {
-    bytes: f64,
+    units: f64,
     tokens: f64,
+    /// How many tokens what was learned before would have been wrong by, and of how many.
+    off: f64,
+    judged: f64,
+}
+
+/// A number of tokens that is not known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    tokens: f64,
+    /// How far off, in parts of it, estimates of this model have been on average.
+    spread: f64,
+}
+
+impl Estimate {
+    /// The likeliest number; of some text at least one.
+    pub fn likely(self) -> u64 {
+        if self.tokens > 0.0 { (self.tokens.round() as u64).max(1) } else { 0 }
+    }
+
+    /// A number that is hardly ever too high.
+    pub fn low(self) -> u64 {
+        (self.tokens * (1.0 - 2.0 * self.spread)) as u64
+    }
 }
 
 impl Learned {
     /// Input tokens that so much text is.
-    pub fn input(&self, model: Option<&Name>, bytes: u64) -> u64 {
-        self.find(model).map(|model| model.input).unwrap_or_default().estimate(bytes)
+    pub fn input(&self, model: Option<&Name>, bytes: u64) -> Estimate {
+        self.find(model).input.estimate(bytes)
     }
 
-    /// Output tokens that so much text is.
-    pub fn output(&self, model: Option<&Name>, bytes: u64) -> u64 {
-        self.find(model).map(|model| model.output).unwrap_or_default().estimate(bytes)
+    /// Output tokens that so much text is; none where nobody knows how much there is.
+    pub fn output(&self, model: Option<&Name>, text: Text) -> Option<Estimate> {
+        let bytes = text.output?;
+        let Model { output, events, .. } = self.find(model);
+        let by_events = text.events.filter(|n| {
+            let usual = output.per_token() / events.per_token();
+            let times = bytes as f64 / *n as f64 / usual;
+            events.spread() < output.spread() && (UNUSUAL.recip()..UNUSUAL).contains(&times)
+        });
+        Some(by_events.map_or_else(|| output.estimate(bytes), |n| events.estimate(n)))
     }
 
-    fn find(&self, model: Option<&Name>) -> Option<&Model> {
-        self.0.get(model?)
+    fn find(&self, model: Option<&Name>) -> Model {
+        model.and_then(|name| self.0.get(name)).copied().unwrap_or_default()
     }
 
-    /// Learns from an exchange whose tokens were reported.
+    /// Learns from an exchange whose tokens are known.
     pub fn learn(&mut self, exchange: &Exchange, text: Text) {
         let Some(name) = exchange.model.label(exchange.accepted()) else { return };
-        let reported = |count: Option<Count>, bytes: Option<u64>| {
-            let tokens = count.filter(|count| count.source == Source::Reported).map(|count| count.value);
-            tokens.zip(bytes).filter(|(tokens, bytes)| *tokens > 0 && *bytes > 0)
-        };
-        let (input, output) = (reported(exchange.input, text.input), reported(exchange.output, text.output));
-        if input.is_none() && output.is_none() || self.0.len() >= MODELS && !self.0.contains_key(name) {
+        let known = |count: Option<Count>| count.and_then(Count::exact);
+        let input = pair(text.input, known(exchange.input));
+        let visible = known(exchange.output).zip(text.hidden_tokens);
+        let visible = visible.map(|(tokens, hidden)| tokens.saturating_sub(hidden));
+        let (output, events) = (pair(text.output, visible), pair(text.events, visible));
+        let learns = input.is_some() || output.is_some();
+        if !learns || self.0.len() >= MODELS && !self.0.contains_key(name) {
             return;
         }
         let model = self.0.entry_ref(name).or_default();
-        for (ratio, told) in [(&mut model.input, input), (&mut model.output, output)] {
-            if let Some((tokens, bytes)) = told {
-                ratio.add(bytes, tokens);
+        let told = [(&mut model.input, input), (&mut model.output, output), (&mut model.events, events)];
+        for (ratio, told) in told {
+            if let Some((units, tokens)) = told {
+                ratio.add(units, tokens);
             }
         }
     }
 }
 
+fn pair(units: Option<u64>, tokens: Option<u64>) -> Option<(u64, u64)> {
+    units.zip(tokens).filter(|(units, tokens)| *units > 0 && *tokens > 0)
+}
+
 impl Ratio {
-    fn add(&mut self, bytes: u64, tokens: u64) {
+    fn add(&mut self, units: u64, tokens: u64) {
         let kept = 0.5_f64.powf(tokens as f64 / HALF_LIFE);
-        self.bytes = self.bytes * kept + bytes as f64;
+        if self.is_enough() {
+            let off = (tokens as f64 - units as f64 / self.per_token()).abs();
+            self.off = self.off * kept + off;
+            self.judged = self.judged * kept + tokens as f64;
+        }
+        self.units = self.units * kept + units as f64;
         self.tokens = self.tokens * kept + tokens as f64;
     }
 
-    fn estimate(self, bytes: u64) -> u64 {
-        let ratio = if self.tokens >= ENOUGH { self.bytes / self.tokens } else { BYTES_A_TOKEN as f64 };
-        let tokens = (bytes as f64 / ratio).round() as u64;
-        tokens.max(u64::from(bytes > 0))
+    fn is_enough(&self) -> bool {
+        self.tokens >= ENOUGH
+    }
+
+    fn per_token(&self) -> f64 {
+        if self.is_enough() { self.units / self.tokens } else { BYTES_A_TOKEN as f64 }
+    }
+
+    fn spread(&self) -> f64 {
+        let (least, most) = SPREADS;
+        match self.is_enough() {
+            true if self.judged >= ENOUGH => (self.off / self.judged).clamp(least, most),
+            true => most,
+            false => SPREAD_UNLEARNED,
+        }
+    }
+
+    fn estimate(&self, units: u64) -> Estimate {
+        Estimate { tokens: units as f64 / self.per_token(), spread: self.spread() }
     }
 }
 
@@ -88,20 +157,24 @@ mod tests {
 
     fn ratio(told: &[(u64, u64)]) -> Ratio {
         let mut ratio = Ratio::default();
-        told.iter().for_each(|&(bytes, tokens)| ratio.add(bytes, tokens));
+        told.iter().for_each(|&(units, tokens)| ratio.add(units, tokens));
         ratio
+    }
+
+    fn likely(ratio: &Ratio, units: u64) -> u64 {
+        ratio.estimate(units).likely()
     }
 
     #[test]
     fn until_enough_is_known_four_bytes_are_a_token() {
-        assert_eq!(ratio(&[]).estimate(400), 100);
-        assert_eq!(ratio(&[(30, 10)]).estimate(400), 100);
-        assert_eq!(ratio(&[(300, 100)]).estimate(400), 133);
+        assert_eq!(likely(&ratio(&[]), 400), 100);
+        assert_eq!(likely(&ratio(&[(30, 10)]), 400), 100);
+        assert_eq!(likely(&ratio(&[(300, 100)]), 400), 133);
     }
 
     #[test]
     fn some_text_is_at_least_one_token_and_none_is_none() {
-        assert_eq!((ratio(&[]).estimate(1), ratio(&[]).estimate(0)), (1, 0));
+        assert_eq!((likely(&ratio(&[]), 1), likely(&ratio(&[]), 0)), (1, 0));
     }
 
     #[test]
@@ -109,6 +182,40 @@ mod tests {
         let mut told = vec![(500, 100); 1000];
         told.extend(vec![(200, 100); 1000]);
         // Five half-lives later: (5 / 32 + 2) / (1 + 1 / 32) bytes.
-        assert_eq!(ratio(&told).estimate(2_100), 1_004);
+        assert_eq!(likely(&ratio(&told), 2_100), 1_004);
+    }
+
+    #[test]
+    fn the_more_texts_differ_the_lower_the_low_estimate_is() {
+        assert_eq!(ratio(&[]).estimate(4_000).low(), 750);
+        assert_eq!(ratio(&[(400, 100)]).estimate(4_000).low(), 900, "from a single one nobody knows");
+        assert_eq!(ratio(&[(400, 100); 9]).estimate(4_000).low(), 990);
+        let texts: Vec<_> = [(388, 100), (412, 100)].into_iter().cycle().take(50).collect();
+        let low = ratio(&texts).estimate(4_000).low();
+        assert!((930..=940).contains(&low), "each is off by 3 %: {low}");
+    }
+
+    /// A model whose streams were so: bytes, events, tokens.
+    fn model(streams: &[(u64, u64, u64)]) -> Learned {
+        let mut model = Model::default();
+        for &(bytes, events, tokens) in streams {
+            model.output.add(bytes, tokens);
+            model.events.add(events, tokens);
+        }
+        Learned([(Name::from("m"), model)].into_iter().collect())
+    }
+
+    fn output(learned: &Learned, bytes: u64, events: u64) -> u64 {
+        let text = Text { output: Some(bytes), events: Some(events), ..Text::default() };
+        learned.output(Some(&Name::from("m")), text).unwrap().likely()
+    }
+
+    #[test]
+    fn events_are_counted_where_they_have_told_more_than_bytes() {
+        let steady = model(&[(300, 99, 100), (500, 99, 100), (320, 99, 100), (480, 99, 100)]);
+        assert_eq!(output(&steady, 240, 80), 81);
+        assert_eq!(output(&steady, 240, 8), 60, "this upstream sends ten tokens an event");
+        let batched = model(&[(400, 20, 100), (400, 90, 100), (402, 10, 100), (398, 50, 100)]);
+        assert_eq!(output(&batched, 240, 25), 60);
     }
 }

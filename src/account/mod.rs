@@ -1,6 +1,7 @@
 //! What an exchange means: who asked, for which model, how many tokens. Pure: values in, values out.
 
 pub mod learned;
+pub mod meter;
 pub mod model;
 pub mod settle;
 pub mod tenant;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::dialect::RequestFacts;
 use crate::exchange::{Count, DialectId, Ending, Exchange, InputBand, Name, Outcome, Timing};
-use crate::live::Origin;
+use crate::live::{Ask, Origin};
 use crate::observe::Observation;
 
 use super::learned::Learned;
@@ -36,6 +37,8 @@ pub struct Counts {
     pub input: Option<Counted>,
     /// What was generated.
     pub output: Option<Counted>,
+    /// Of that, what came in the first event that had a token.
+    pub first_event: Option<Counted>,
 }
 
 /// What an exchange means. `models` are those of the configuration that it met, `config` is its hash; what was not
@@ -58,14 +61,21 @@ pub fn settle(
     let label = model.label(accepted);
     let input = seen.usage.input.map(Count::reported);
     let input = input.or_else(|| counts.input.map(Counted::count));
-    let input = input.or_else(|| text.input.map(|bytes| Count::estimated(learned.input(label, bytes))));
-    let estimate = || text.output.map(|bytes| Count::estimated(learned.output(label, bytes)));
+    let estimated_input = text.input.map(|bytes| learned.input(label, bytes).likely());
+    let input = input.or_else(|| estimated_input.map(Count::estimated));
+    let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);
+    let reserved = estimated_input.map(|tokens| tokens.saturating_add(max_output.unwrap_or(0)));
+    let estimate = || learned.output(label, text).map(|estimate| Count::estimated(estimate.likely()));
     let output =
         output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
     let streamed = seen.streamed && accepted && is_generation;
+    let n1 = counts.first_event.filter(|counted| counted.exact && counted.tokens > 0);
+    let mut clocks = seen.clocks;
+    clocks.first_event_tokens = clocks.first_event_tokens.or_else(|| n1.map(|counted| counted.tokens));
     Exchange {
+        number: origin.number,
         request_id: origin.request_id,
         upstream_request_id: seen.upstream_request_id,
         trace_id: origin.trace_id,
@@ -83,9 +93,11 @@ pub fn settle(
         timing: Timing {
             overhead_request: finished.overhead_request,
             overhead_response: finished.overhead_response,
-            ..Timing::of(&seen.clocks, streamed, output.and_then(Count::exact), seen.choices)
+            ..Timing::of(&clocks, streamed, output.and_then(Count::exact), seen.choices)
         },
-        input_band: input_band(seen.request.as_ref().map(|facts| facts.prompt_text_bytes), seen.bytes_in),
+        sent: clocks.sent,
+        input_band: ask(seen.request.as_ref(), seen.bytes_in).input_band,
+        reserved: reserved.filter(|_| is_generation),
         input,
         output,
         usage: seen.usage,
@@ -119,6 +131,13 @@ fn output(
 }
 
 impl Finished {
+    /// Whether all that was reported of its tokens is text that was read to its end.
+    pub fn is_whole(&self) -> bool {
+        let seen = &self.observation;
+        let is_completed = seen.outcome(self.ending) == Outcome::Completed && !seen.outran_usage;
+        is_completed && seen.text().hidden_tokens == Some(0)
+    }
+
     /// Whether there is something that was not reported, which its text can tell.
     pub fn is_to_be_counted(&self) -> bool {
         let seen = &self.observation;
@@ -129,7 +148,12 @@ impl Finished {
     }
 }
 
-/// The band of a prompt: by its text, or by the whole body where no dialect read it.
-pub fn input_band(prompt_text_bytes: Option<u64>, bytes_in: u64) -> InputBand {
-    InputBand::of_text_bytes(prompt_text_bytes.unwrap_or(bytes_in))
+/// How much a request asks for. The band is by its prompt's text, or by the whole body where no dialect read it.
+pub fn ask(facts: Option<&RequestFacts>, bytes_in: u64) -> Ask {
+    let text_bytes = facts.map(|facts| facts.prompt_text_bytes);
+    Ask {
+        input_band: InputBand::of_text_bytes(text_bytes.unwrap_or(bytes_in)),
+        text_bytes,
+        max_output: facts.and_then(|facts| facts.max_output),
+    }
 }

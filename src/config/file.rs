@@ -162,6 +162,7 @@ struct MetricsEntry {
     tenant_on_histograms: bool,
     idle_series: Span,
     exemplars: bool,
+    token_audit: Share,
     buckets: BucketLists,
 }
 
@@ -172,6 +173,7 @@ impl Default for MetricsEntry {
             tenant_on_histograms: false,
             idle_series: Span(Duration::from_secs(6 * 3600)),
             exemplars: true,
+            token_audit: Share(0.01),
             buckets: BucketLists::default(),
         }
     }
@@ -263,6 +265,7 @@ impl File {
                 tenant_on_histograms: self.metrics.tenant_on_histograms,
                 idle_series: self.metrics.idle_series.0,
                 exemplars: self.metrics.exemplars,
+                token_audit: self.metrics.token_audit.0,
                 buckets: self.metrics.buckets.0.clone(),
             },
             request_log: self.request_log.resolve(),

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub idle_series: Duration,
     /// Whether OpenMetrics answers carry exemplars.
     pub exemplars: bool,
+    /// Of exchanges whose tokens are reported and whose text can be counted: the share that is counted too.
+    pub token_audit: f64,
     /// Bucket bounds that replace the built-in ones, by the histogram's name without prefix; ascending, finite.
     pub buckets: BTreeMap<String, Vec<f64>>,
 }

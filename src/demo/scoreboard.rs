@@ -66,7 +66,7 @@ impl Sink for Scoreboard {
             Fact::FirstToken { accepted, ttft, .. } => {
                 self.push(&accepted.model, true, Seen::FirstToken(*ttft));
             }
-            Fact::Ended(_) => {}
+            Fact::Ended(_) | Fact::Flow { .. } | Fact::Audited { .. } => {}
             Fact::Settled(exchange) => {
                 self.push(&exchange.model, exchange.accepted(), Seen::end_of(exchange))
             }
@@ -153,7 +153,7 @@ fn percentile<T: Copy>(ascending: &[T], percent: usize) -> Option<T> {
 mod tests {
     use super::*;
     use crate::exchange::{DialectId, InputBand};
-    use crate::live::{Accepted, Origin};
+    use crate::live::{Accepted, Ask, Origin};
 
     const MILLI: Duration = Duration::from_millis(1);
 
@@ -163,6 +163,7 @@ mod tests {
 
     fn first_token(board: &Scoreboard, model: &str, millis: u32) {
         let origin = Origin {
+            number: 0,
             request_id: Name::from("r"),
             trace_id: None,
             tenant: Name::from("t"),
@@ -171,7 +172,8 @@ mod tests {
             started: Moment::default(),
         };
         let model = ModelNames { configured: Some(Name::from(model)), ..ModelNames::default() };
-        let accepted = Accepted { model, input_band: InputBand::Le1k };
+        let ask = Ask { input_band: InputBand::Le1k, text_bytes: None, max_output: None };
+        let accepted = Accepted { model, ask, sent: None };
         board.record(&Fact::FirstToken { origin: &origin, accepted: &accepted, ttft: MILLI * millis });
     }
 

@@ -14,7 +14,7 @@ use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "system", "tools"]));
+    LazyLock::new(|| Wanted::new(&["model", "stream", "max_tokens"], &["messages", "system", "tools"]));
 const TEXTS: &[&str] = &["content"];
 static BODY: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new(&["model", "id", "type", "stop_reason", "usage", "error"], TEXTS));

@@ -14,7 +14,7 @@ use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
-    Wanted::new(&["model", "stream"], &["prompt", "input_prefix", "input_suffix", "input_extra"])
+    Wanted::new(&["model", "stream", "n_predict"], &["prompt", "input_prefix", "input_suffix", "input_extra"])
 });
 static BODY: LazyLock<Wanted> = LazyLock::new(|| {
     Wanted::new(
@@ -67,7 +67,12 @@ impl Dialect for Llamacpp {
         let around =
             ["input_prefix", "input_suffix", "input_extra"].map(|path| members.measure(path).text_bytes);
         let prompts = u32::try_from(prompts).unwrap_or(u32::MAX);
-        RequestFacts { choices: prompts, ..openai::request(members, 1, text + around.iter().sum::<u64>()) }
+        let most = members.get::<u64>("n_predict"); // -1: without end
+        RequestFacts {
+            choices: prompts,
+            max_output: most.map(|most| most.saturating_mul(prompts.into())),
+            ..openai::request(members, 1, text + around.iter().sum::<u64>())
+        }
     }
 
     fn body_members(&self) -> &'static Wanted {

@@ -145,6 +145,8 @@ pub struct RequestFacts {
     pub stream: bool,
     /// How many choices are asked for, prompts times choices each.
     pub choices: u32,
+    /// The most tokens that may be generated, all choices together, where the request says.
+    pub max_output: Option<u64>,
     /// Bytes of the prompt's text; images are none.
     pub prompt_text_bytes: u64,
 }

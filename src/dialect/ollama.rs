@@ -13,8 +13,12 @@ use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai, tell_tex
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
-static REQUEST: LazyLock<Wanted> =
-    LazyLock::new(|| Wanted::new(&["model", "stream"], &["messages", "prompt", "system", "suffix", "tools"]));
+static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
+    Wanted::new(
+        &["model", "stream", "options.num_predict"],
+        &["messages", "prompt", "system", "suffix", "tools"],
+    )
+});
 const TEXTS: &[&str] = &["message", "response", "thinking"];
 static BODY: LazyLock<Wanted> = LazyLock::new(|| {
     Wanted::new(&["model", "done_reason", "prompt_eval_count", "eval_count", "error"], TEXTS)
@@ -41,7 +45,8 @@ impl Dialect for Ollama {
         let texts = ["messages", "prompt", "system", "suffix"].map(|path| members.measure(path).text_bytes);
         let text = texts.iter().sum::<u64>() + members.measure("tools").bytes;
         let stream = members.get::<bool>("stream").unwrap_or(true);
-        RequestFacts { stream, ..openai::request(members, 1, text) }
+        let max_output = members.get::<u64>("options.num_predict"); // -1 and -2: without end
+        RequestFacts { stream, max_output, ..openai::request(members, 1, text) }
     }
 
     fn body_members(&self) -> &'static Wanted {

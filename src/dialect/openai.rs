@@ -212,16 +212,20 @@ pub(super) fn finish_reason(word: &str) -> FinishReason {
 /// What a request of this style tells; `prompts` is how many prompts it holds.
 pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -> RequestFacts {
     let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
+    let choices = n.saturating_mul(prompts);
+    // The newer name counts where both are given.
+    let max_tokens = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| members.get::<u64>(name));
     RequestFacts {
         model: members.text("model").filter(|model| !model.is_empty()).map(|model| Name::from(&*model)),
         stream: members.get::<bool>("stream").unwrap_or(false),
-        choices: n.saturating_mul(prompts),
+        choices,
+        max_output: max_tokens.map(|most| most.saturating_mul(choices.into())),
         prompt_text_bytes,
     }
 }
 
 /// The members that [`request`] reads.
-pub(super) const REQUEST_MEMBERS: &[&str] = &["model", "stream", "n"];
+pub(super) const REQUEST_MEMBERS: &[&str] = &["model", "stream", "n", "max_tokens", "max_completion_tokens"];
 
 /// The word for the kind of error that a status is.
 fn error_type(status: u16) -> &'static str {

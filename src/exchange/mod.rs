@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use smol_str::SmolStr;
 
+use crate::clock::Moment;
+
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
@@ -164,6 +166,8 @@ impl InputBand {
 /// An exchange, ended and settled: what every sink is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
+    /// Its number since the start of the process.
+    pub number: u64,
     /// The client's `x-request-id`, else one of ours.
     pub request_id: Name,
     /// The upstream's own id of the answer.
@@ -194,8 +198,13 @@ pub struct Exchange {
     pub finish_reasons: Vec<FinishReason>,
     /// The measures of time.
     pub timing: Timing,
+    /// When the request's last byte was handed to the upstream.
+    pub sent: Option<Moment>,
     /// How long the prompt was, roughly.
     pub input_band: InputBand,
+    /// Input tokens and the most that may be generated: what a quota that reserves would charge. None where no dialect
+    /// read the request.
+    pub reserved: Option<u64>,
     /// Input tokens, cached ones included; none where nobody knows.
     pub input: Option<Count>,
     /// Output tokens, reasoning included; none where nobody knows.

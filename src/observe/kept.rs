@@ -43,6 +43,8 @@ pub struct Part {
     kind: DeltaKind,
     /// Its deltas, one after another.
     pub text: String,
+    /// How many bytes of it came in the first event that had a token.
+    pub first_event: usize,
 }
 
 /// Keeps the text of an exchange that runs.
@@ -114,12 +116,19 @@ impl Keeping {
             (Some(text), Some(Output::Parts(parts))) => {
                 match parts.iter_mut().find(|part| part.choice == choice && part.kind == kind) {
                     Some(part) => part.text.push_str(&text),
-                    None => parts.push(Part { choice, kind, text: text.into_owned() }),
+                    None => parts.push(Part { choice, kind, text: text.into_owned(), first_event: 0 }),
                 }
             }
             _ => self.kept.output = None,
         }
         true
+    }
+
+    /// What has come by now came in the first event that had a token.
+    pub(super) fn end_first_event(&mut self) {
+        if let Some(Output::Parts(parts)) = &mut self.kept.output {
+            parts.iter_mut().for_each(|part| part.first_event = part.text.len());
+        }
     }
 
     /// A whole answer's body goes on.

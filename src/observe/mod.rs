@@ -4,6 +4,7 @@
 
 mod head;
 mod kept;
+mod observation;
 mod reader;
 mod trace;
 
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
-use crate::exchange::outcome::Closure;
-use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
-use crate::wire::{Budget, Decoder, Event, Framed, Skim, Stop};
+use crate::exchange::{Clocks, Ending, Name, Unobserved, Usage};
+use crate::wire::{Budget, Decoder, Event, Framed, Skim};
 use kept::Keeping;
 use reader::Answer;
 
 pub use head::Head;
 pub use kept::{Keeps, Kept, Output};
+pub use observation::{Observation, Text};
 pub use trace::{Step, Trace};
 
 /// What a chunk of an answer brought.
@@ -29,79 +30,6 @@ pub struct Seen {
     pub first_token: bool,
     /// Token events that it completed.
     pub token_events: u64,
-}
-
-/// What was seen of one exchange, from its head to its end.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observation {
-    /// When what happened.
-    pub clocks: Clocks,
-    /// What the request's body told; none where no dialect read it.
-    pub request: Option<RequestFacts>,
-    /// Why its tokens were not read.
-    pub unobserved: Option<Unobserved>,
-    /// The answer was a stream: of events, or of lines of JSON.
-    pub streamed: bool,
-    /// What the answer said of being finished, the status with it.
-    pub closure: Closure,
-    /// The model that the answer names.
-    pub served: Option<Name>,
-    /// The upstream's own id of the answer.
-    pub upstream_request_id: Option<Name>,
-    /// The class of the error that the answer is or holds.
-    pub error_class: Option<Name>,
-    /// What the upstream reported of tokens.
-    pub usage: Usage,
-    /// Text came after the last report of output tokens: it says less than what was delivered.
-    pub outran_usage: bool,
-    /// Bytes of UTF-8 of the generated text; none where none of it was read, or some of it is no text.
-    pub text_bytes: Option<u64>,
-    /// One for each choice that said why it ended.
-    pub finish_reasons: Vec<FinishReason>,
-    /// Choices that were asked for, or seen if there were more.
-    pub choices: u32,
-    /// Events that carried at least one token.
-    pub chunks: u64,
-    /// Bytes of the request's body.
-    pub bytes_in: u64,
-    /// Bytes of the answer's body.
-    pub bytes_out: u64,
-    /// Events that could not be read.
-    pub undecodable: u64,
-    /// Events that were too long to be read.
-    pub too_large: u64,
-    /// Why its content encoding was not read to its end, where it is one that can be read.
-    pub undecoded: Option<Stop>,
-}
-
-impl Observation {
-    /// What is known of an exchange whose observer is lost.
-    pub fn of_transport(started: Moment, code: Option<u16>, ended: Moment) -> Self {
-        Self {
-            clocks: Clocks { started, ended, ..Clocks::default() },
-            closure: Closure { code, ..Closure::default() },
-            ..Self::default()
-        }
-    }
-
-    /// How much text there was, as far as it was read.
-    pub fn text(&self) -> Text {
-        Text { input: self.request.as_ref().map(|facts| facts.prompt_text_bytes), output: self.text_bytes }
-    }
-
-    /// How the exchange ended.
-    pub fn outcome(&self, ending: Ending) -> Outcome {
-        Outcome::of(ending, self.closure)
-    }
-}
-
-/// How much text an exchange was, in bytes of UTF-8, where that is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Text {
-    /// Of its prompt.
-    pub input: Option<u64>,
-    /// Of what was generated.
-    pub output: Option<u64>,
 }
 
 /// Watches one exchange.
@@ -210,6 +138,21 @@ impl Observer {
     /// The model that the answer names, as far as it was read.
     pub fn served(&self) -> Option<&Name> {
         self.seen.served.as_ref()
+    }
+
+    /// Bytes of generated text, and what was reported of tokens, as far as the answer was read.
+    pub fn told(&self) -> (u64, &Usage) {
+        (self.seen.text_bytes.unwrap_or(0), &self.seen.usage)
+    }
+
+    /// When the request's last byte was handed to the upstream.
+    pub fn sent(&self) -> Option<Moment> {
+        self.seen.clocks.sent
+    }
+
+    /// Whether the answer is being read as a stream.
+    pub fn is_streaming(&self) -> bool {
+        self.answer.is_stream()
     }
 
     /// Bytes of the request's body that have passed.
@@ -328,6 +271,9 @@ impl Observer {
             // Continuous usage in the event itself is what its deltas did not tell.
             let told = tokens.told.filter(|n| *n > 0);
             clocks.first_event_tokens = told.or(tokens.reported).filter(|n| *n > 0);
+            if let Some(keeping) = &mut self.keeping {
+                keeping.end_first_event();
+            }
         }
         if tokens.answer {
             clocks.first_answer.get_or_insert(at);
@@ -356,6 +302,7 @@ impl Observer {
                 self.seen.text_bytes =
                     self.seen.text_bytes.zip(bytes).map(|(all, more)| all.saturating_add(more));
                 let answer = kind != DeltaKind::Reasoning;
+                self.seen.shows_reasoning |= !answer;
                 return Tokens { any: true, answer, told: tokens.map(u64::from), reported: None };
             }
             Signal::Model(model) => {
@@ -474,6 +421,7 @@ pub(crate) fn error_class(class: &str) -> Name {
 mod tests {
     use super::*;
     use crate::dialect;
+    use crate::exchange::Outcome;
 
     fn at(millis: u64) -> Moment {
         Moment::new(Duration::from_millis(millis))

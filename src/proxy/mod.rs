@@ -227,6 +227,7 @@ fn origin(
     started: Moment,
 ) -> Origin {
     Origin {
+        number: proxy.live.next_number(),
         request_id: proxy.ids.of(request.headers()),
         trace_id: routes::trace_id(request.headers()),
         tenant: routes.config.tenants.resolve(request.headers()),

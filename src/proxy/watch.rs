@@ -11,12 +11,12 @@ use tokio::sync::mpsc::OwnedPermit;
 
 use super::Proxy;
 use super::tap::READ_AHEAD_IN_ALL;
-use crate::account::settle::{Finished, input_band};
+use crate::account::settle::{Finished, ask};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::exchange::{Ending, Name, Unobserved};
-use crate::live::{Accepted, Live, LiveKey, Origin};
+use crate::live::{Accepted, Live, Origin};
 use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
 use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals};
@@ -78,11 +78,12 @@ impl Watch {
     pub(super) fn response_chunk(&self, bytes: &[u8], at: Moment) {
         let seen = self.observe(|observer| {
             let seen = observer.response_chunk(bytes, at);
+            let (text, usage) = observer.told();
+            self.live.add_chunk(seen.token_events, text, usage);
             (seen, observer.awaits_token(), seen.first_token.then(|| self.accepted(observer)))
         });
         let Some((seen, awaits, accepted)) = seen else { return self.live.set_awaits_token(false) };
         self.live.set_awaits_token(awaits);
-        self.live.add_delivered(bytes.len() as u64, seen.token_events);
         self.upstream.chunks.add(seen.token_events);
         if let Some(accepted) = accepted {
             self.live.set_first_token(at, accepted);
@@ -91,28 +92,23 @@ impl Watch {
 
     /// Tells what only the end showed: a last event without its blank line is complete then.
     fn reconcile(&self, seen: &Observation) {
-        let (_, told) = self.live.delivered();
-        self.upstream.chunks.add(seen.chunks.saturating_sub(told));
+        self.upstream.chunks.add(seen.chunks.saturating_sub(self.live.flow().events));
         if let Some(at) = seen.clocks.first_token.filter(|_| self.live.first_token().is_none()) {
             let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
-            let prompt = seen.request.as_ref().map(|facts| facts.prompt_text_bytes);
-            self.live.set_first_token(
-                at,
-                Accepted {
-                    model: self.config.models.names(requested, seen.served.as_ref()),
-                    input_band: input_band(prompt, seen.bytes_in),
-                },
-            );
+            let model = self.config.models.names(requested, seen.served.as_ref());
+            let ask = ask(seen.request.as_ref(), seen.bytes_in);
+            self.live.set_first_token(at, Accepted { model, ask, sent: seen.clocks.sent });
         }
     }
 
-    /// What is known of an exchange at its first token.
+    /// What is known of an exchange that has been accepted.
     fn accepted(&self, observer: &Observer) -> Accepted {
         let facts = observer.request_facts();
         let requested = facts.and_then(|facts| facts.model.as_ref());
         Accepted {
             model: self.config.models.names(requested, observer.served()),
-            input_band: input_band(facts.map(|facts| facts.prompt_text_bytes), observer.bytes_in()),
+            ask: ask(facts, observer.bytes_in()),
+            sent: observer.sent(),
         }
     }
 }
@@ -128,7 +124,6 @@ impl std::fmt::Debug for Watch {
 #[derive(Debug)]
 pub(super) struct Recording {
     watch: Arc<Watch>,
-    key: LiveKey,
     place: Option<OwnedPermit<Note>>,
     in_flight_at_start: u64,
     started: Moment,
@@ -150,14 +145,14 @@ impl Recording {
     ) -> Self {
         upstream.start();
         let started = origin.started;
-        let live = Arc::new(Live::new(origin));
-        let (key, in_flight_at_start) = proxy.live.insert(Arc::clone(&live));
+        let place = proxy.places.clone().try_reserve_owned().ok();
+        let live = Arc::new(Live::new(origin, place.is_some()));
+        let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
         let observer = Observer::new(dialect, started)
             .within(Arc::clone(&proxy.decoders))
             .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
         Self {
-            key,
-            place: proxy.places.clone().try_reserve_owned().ok(),
+            place,
             in_flight_at_start,
             started,
             connect: None,
@@ -192,11 +187,17 @@ impl Recording {
     pub(super) fn head(&mut self, head: &Head<'_>, at: Moment, connect: Option<Duration>) {
         self.code = Some(head.status);
         self.connect = connect;
-        let awaits = self.watch.observe(|observer| {
+        let watch = &self.watch;
+        let known = watch.observe(|observer| {
             observer.head(head, at);
-            observer.awaits_token()
+            let is_stream = (200..300).contains(&head.status) && observer.is_streaming();
+            (observer.awaits_token(), is_stream.then(|| watch.accepted(observer)))
         });
-        self.watch.live.set_awaits_token(awaits.unwrap_or(false));
+        let (awaits, accepted) = known.unwrap_or_default();
+        watch.live.set_awaits_token(awaits);
+        if let Some(accepted) = accepted {
+            watch.live.set_accepted(accepted);
+        }
     }
 
     /// The client gets an answer of our own.
@@ -269,7 +270,7 @@ impl Drop for Recording {
             }
             None => proxy.vitals.dropped(DropStage::Channel).add_one(),
         }
-        proxy.live.remove(self.key);
+        proxy.live.remove(self.watch.live.origin.number);
         self.watch.upstream.end();
     }
 }
@@ -331,6 +332,7 @@ mod tests {
 
     fn begin(proxy: &Arc<Proxy>) -> Recording {
         let origin = Origin {
+            number: proxy.live.next_number(),
             request_id: Name::from("r"),
             trace_id: None,
             tenant: Name::from("t"),

@@ -60,6 +60,7 @@ pub fn settled(
     ending: exchange::Ending,
 ) -> Exchange {
     let origin = Origin {
+        number: 0,
         request_id: Name::from("replay"),
         trace_id: None,
         tenant: Name::from("anonymous"),

@@ -7,6 +7,8 @@ pub mod request_log;
 
 use std::time::Duration;
 
+use crate::account::meter::Tokens;
+use crate::account::settle::Counts;
 use crate::exchange::Exchange;
 use crate::live::{Accepted, Origin};
 
@@ -22,10 +24,28 @@ pub enum Fact<'a> {
         /// tf − t0.
         ttft: Duration,
     },
+    /// Tokens of a stream that runs: told about every second.
+    Flow {
+        /// What was known at the exchange's start.
+        origin: &'a Origin,
+        /// What has been known since its head or its first token.
+        accepted: &'a Accepted,
+        /// So many so far; a little fewer than there are.
+        so_far: Tokens,
+        /// Input and the most output that it asked for.
+        reserved: Option<u64>,
+    },
     /// An exchange ended: everything but its token counts is known.
     Ended(&'a Exchange),
     /// Its tokens are counted too. Always after its `Ended`.
     Settled(&'a Exchange),
+    /// The text of an exchange whose tokens were reported has been counted all the same. After its `Settled`.
+    Audited {
+        /// The exchange.
+        exchange: &'a Exchange,
+        /// What was counted of it.
+        counts: Counts,
+    },
 }
 
 /// A place where facts go.

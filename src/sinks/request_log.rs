@@ -352,6 +352,7 @@ mod tests {
 
     fn exchange() -> Exchange {
         Exchange {
+            number: 0,
             request_id: Name::from("r-1"),
             upstream_request_id: None,
             trace_id: None,
@@ -367,7 +368,9 @@ mod tests {
             error_class: None,
             finish_reasons: vec![FinishReason::Stop],
             timing: Timing { ttft: Some(Duration::from_micros(212_345)), ..Timing::default() },
+            sent: None,
             input_band: InputBand::Le1k,
+            reserved: None,
             input: Some(Count::reported(30)),
             output: None,
             usage: Usage { input: Some(30), ..Usage::default() },

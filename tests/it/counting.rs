@@ -1,5 +1,7 @@
 //! What nobody reports is counted, where there is a tokenizer for it.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::harness::{LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, asked, chunk, token};
@@ -72,4 +74,42 @@ async fn without_a_tokenizer_four_bytes_are_a_token() {
     let line = sidecar.exchange().await;
     assert_eq!(count(&line, "output"), (Some(5), Some("estimated".to_owned())));
     assert_eq!(count(&line, "input"), (Some(1), Some("estimated".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn speed_is_over_the_tokens_after_those_of_the_first_event() {
+    let (sidecar, _upstream, mut client, mut server) = asked(COUNTED).await;
+    server.write(STREAM_HEAD).await;
+    for (pause, piece) in [(0, "Learning AI"), (1_000, " is fun"), (1_000, "!")] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        server.write(chunk(&token(piece))).await;
+        client.read_to(&chunk(&token(piece))).await;
+    }
+    server.write(chunk("data: [DONE]\n\n")).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchange().await;
+    assert_eq!(count(&line, "output"), (Some(5), Some("tokenized".to_owned())));
+    // Two of the five came first, three in the two seconds after them: 1.5 a second.
+    let (name, labels) = ("streamgauge_output_tokens_per_second_sum", "model=\"m\",upstream=\"default\"");
+    assert_eq!(sidecar.sample(&format!("{name}{{{labels}}}")), Some(1.5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_what_is_reported_is_counted_all_the_same_and_compared() {
+    let config = format!("{COUNTED}metrics: {{token_audit: 1.0}}\n");
+    let (sidecar, _upstream, mut client, mut server) = asked(&config).await;
+    server.write(STREAM_HEAD).await;
+    server.write(chunk(&token("Learning AI is fun!"))).await;
+    server.write(chunk(LAST_EVENTS)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let ratio = |direction: &str| {
+        let labels = format!("model=\"m\",direction=\"{direction}\"");
+        sidecar.sample(&format!("streamgauge_token_audit_ratio_sum{{{labels}}}"))
+    };
+    sidecar.audited().await;
+    // Three tokens and five were reported, five and eight are counted.
+    assert_eq!((ratio("output"), ratio("input")), (Some(5.0 / 3.0), Some(8.0 / 5.0)));
+    assert_eq!(count(&sidecar.exchange().await, "output"), (Some(3), Some("reported".to_owned())));
 }

@@ -1,7 +1,7 @@
 //! A sidecar between two pipes: the test plays the client on one and the inference server on the other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -37,14 +37,19 @@ struct Exchanges {
     lines: Mutex<Vec<Value>>,
     reproducible: Mutex<Vec<Value>>,
     recorded: Notify,
+    audited: Notify,
 }
 
 impl Sink for Exchanges {
     fn record(&self, fact: &Fact<'_>) {
-        if let Fact::Settled(exchange) = fact {
-            self.lines.lock().push(serde_json::to_value(Line::of(exchange)).unwrap());
-            self.reproducible.lock().push(serde_json::to_value(Line::reproducible(exchange)).unwrap());
-            self.recorded.notify_one();
+        match fact {
+            Fact::Settled(exchange) => {
+                self.lines.lock().push(serde_json::to_value(Line::of(exchange)).unwrap());
+                self.reproducible.lock().push(serde_json::to_value(Line::reproducible(exchange)).unwrap());
+                self.recorded.notify_one();
+            }
+            Fact::Audited { .. } => self.audited.notify_one(),
+            _ => {}
         }
     }
 }
@@ -53,7 +58,7 @@ impl Sidecar {
     pub(crate) fn start(config: &str) -> (Self, Upstream) {
         let config = Config::parse(config, &[]).unwrap();
         let (pipes, upstream) = mpsc::unbounded_channel();
-        let clock = Clock::start();
+        let clock = Clock::start().with_wall(UNIX_EPOCH + Duration::from_secs(1_800_000_000)); // a whole minute
         let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
         let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
         let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
@@ -104,6 +109,11 @@ impl Sidecar {
         }
         assert_eq!(all.len(), 1, "{all:?}");
         all.pop().unwrap()
+    }
+
+    /// Waits until an exchange has been counted for comparison.
+    pub(crate) async fn audited(&self) {
+        self.exchanges.audited.notified().await;
     }
 
     /// The value of a sample on /metrics, by its name and labels as they stand there.

@@ -19,6 +19,7 @@ mod encode;
 mod endings;
 #[cfg(test)]
 mod explain;
+mod flow;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

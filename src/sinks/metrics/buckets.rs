@@ -17,6 +17,10 @@ pub enum Buckets {
     Tokens,
     /// What the sidecar itself costs: 10 µs to 250 ms.
     Overhead,
+    /// Tokens of a minute: 100 to 100 million, three a decade.
+    TokensPerMinute,
+    /// One count over another: dense around 1.
+    Ratio,
 }
 
 impl Buckets {
@@ -70,6 +74,13 @@ impl Buckets {
                 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                 0.1, 0.25,
             ],
+            Self::TokensPerMinute => &[
+                1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8,
+            ],
+            Self::Ratio => &[
+                0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.001, 1.005, 1.01, 1.02, 1.05, 1.1, 1.25,
+                1.5, 2.0,
+            ],
         }
     }
 }
@@ -90,7 +101,8 @@ mod tests {
     #[test]
     fn bounds_ascend() {
         use Buckets::*;
-        for buckets in [Wait, TokenTime, Duration, Connect, TokensPerSecond, Tokens, Overhead] {
+        let sizes = [Tokens, TokensPerSecond, TokensPerMinute, Ratio];
+        for buckets in [Wait, TokenTime, Duration, Connect, Overhead].into_iter().chain(sizes) {
             assert!(buckets.bounds().is_sorted_by(|a, b| a < b), "{buckets:?}");
         }
     }

@@ -4,49 +4,9 @@
 //! The standard `process_*` metrics are not here; their library has them.
 
 use super::buckets::Buckets;
+pub(super) use super::id::Id;
 use super::labels::Label;
 pub use super::row::{Kind, PREFIX, Row, Section};
-
-/// Which metric: the row's place in [`TABLE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Id {
-    RequestsStarted,
-    RequestsEnded,
-    Requests,
-    InFlight,
-    AwaitingFirstToken,
-    OldestAwaitingFirstToken,
-    ClientDisconnects,
-    FinishReasons,
-    Unobserved,
-    TimeToFirstToken,
-    TimeToFirstByte,
-    TimeToFirstAnswerToken,
-    TimePerOutputToken,
-    OutputTokensPerSecond,
-    LongestTokenGap,
-    RequestDuration,
-    UpstreamConnect,
-    ProxyOverhead,
-    InputTokens,
-    OutputTokens,
-    CacheReadInputTokens,
-    CacheWriteInputTokens,
-    ReasoningOutputTokens,
-    TokenCounts,
-    UnreportedTokens,
-    OutputChunks,
-    RequestInputTokens,
-    RequestOutputTokens,
-    BuildInfo,
-    ReloadSuccessful,
-    ReloadSuccessTime,
-    UndecodableEvents,
-    ObservationFailures,
-    RecordsDropped,
-    LabelOverflow,
-    Series,
-}
 
 use Kind::{Counter, Gauge, Histogram};
 use Section::{Latency, Sidecar, Tokens, Traffic};
@@ -214,7 +174,7 @@ pub static TABLE: &[Row] = &[
         Counter,
         Tokens,
         &[Label::Tenant, Label::Model, Label::Upstream],
-        "Input tokens of accepted requests, cached ones included. Unknown counts add nothing: see token_counts_total.",
+        "Input tokens of accepted requests, cached ones included; of streams from their heads on, by estimate (unsettled_tokens), exact when they end. Unknown counts add nothing: see token_counts_total.",
     )
     .there_from_start(),
     Row::new(
@@ -223,7 +183,7 @@ pub static TABLE: &[Row] = &[
         Counter,
         Tokens,
         &[Label::Tenant, Label::Model, Label::Upstream],
-        "Output tokens of accepted requests, reasoning included. Unknown counts add nothing: see token_counts_total.",
+        "Output tokens of accepted requests, reasoning included; of streams while they flow, by estimate (unsettled_tokens), exact when they end. Unknown counts add nothing: see token_counts_total.",
     )
     .there_from_start(),
     Row::new(
@@ -271,6 +231,22 @@ pub static TABLE: &[Row] = &[
         "Tokens that we counted or estimated because the upstream did not report them: a part of input_tokens_total and output_tokens_total, never to be added to them.",
     ),
     Row::new(
+        Id::TokenAuditRatio,
+        "token_audit_ratio",
+        Histogram(Buckets::Ratio),
+        Tokens,
+        &[Label::Model, Label::Direction],
+        "Our tokenizer's count / the reported one, of a sample of exchanges that have both (metrics.token_audit). Not 1: another tokenizer serves, or the bill has tokens that no text shows.",
+    ),
+    Row::new(
+        Id::UnsettledTokens,
+        "unsettled_tokens",
+        Gauge,
+        Tokens,
+        &[Label::Direction, Label::State],
+        "live: tokens that running streams have added to the token counters by estimate, to be settled at their ends. owed: what was added too much, to be taken from what the same series grow by next.",
+    ),
+    Row::new(
         Id::OutputChunks,
         "output_chunks_total",
         Counter,
@@ -294,6 +270,32 @@ pub static TABLE: &[Row] = &[
         &[Label::Model],
         "Output tokens of each accepted request whose count is known.",
     ),
+    Row::new(
+        Id::ReservedTokens,
+        "reserved_tokens_total",
+        Counter,
+        Tokens,
+        &[Label::Tenant, Label::Model],
+        "Input tokens (estimated) and the most output tokens that each request asked for: what a quota charges that reserves at admission, refused requests included.",
+    )
+    .there_from_start(),
+    Row::new(
+        Id::TokensPerMinute,
+        "tokens_per_minute",
+        Histogram(Buckets::TokensPerMinute),
+        Tokens,
+        &[Label::Tenant, Label::Model],
+        "Input and output tokens of each minute of the wall clock that had any, once it is over.",
+    ),
+    Row::new(
+        Id::TokensLastMinute,
+        "tokens_last_minute",
+        Gauge,
+        Tokens,
+        &[Label::Tenant, Label::Model],
+        "Input and output tokens that flowed in the last 60 seconds.",
+    )
+    .there_from_start(),
     Row::new(
         Id::BuildInfo,
         "build_info",

@@ -97,7 +97,12 @@ fn values(label: Label) -> &'static str {
             "`le_1k`, `le_8k`, `le_32k`, `le_128k`, `gt_128k`: bytes of the prompt's text divided by four, in thousands of tokens (1,024)."
         }
         Label::Direction => "`input`, `output`.",
-        Label::Source => "`reported` by the upstream, or `missing`.",
+        Label::Source => {
+            "`reported` by the upstream; `tokenized`: counted by the model's tokenizer; `estimated` from bytes of text; `missing`: nobody knows."
+        }
+        Label::State => {
+            "`live`: added while streams run, not yet settled; `owed`: added too much, to be taken from what comes next."
+        }
         Label::Stage => {
             "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`: only the log's line is lost."
         }

@@ -168,6 +168,11 @@ impl<M: Instrument> Family<M> {
         series.entry(hash, is_it, rehash).or_insert_with(make).get().touch(now, record);
     }
 
+    /// Whether there is a series of this key.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.series.read().find(hash_of_key(key), |series| series.key == *key).is_some()
+    }
+
     /// Drops the series that `is_idle` tells from the labels and the moment of the last record.
     pub(super) fn drop_idle(&self, is_idle: impl Fn(&[Name], Moment) -> bool) {
         let touched = |series: &Series<M>| Moment::from_nanos(series.touched.load(Ordering::Relaxed));

@@ -48,6 +48,8 @@ pub enum Label {
     Direction,
     /// Where a count came from.
     Source,
+    /// Whether tokens are still being added, or were too many.
+    State,
     /// Where a record was lost.
     Stage,
     /// The name of a label.
@@ -58,7 +60,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 15] = [
+    pub const ALL: [Label; 16] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -71,6 +73,7 @@ impl Label {
         Self::InputBand,
         Self::Direction,
         Self::Source,
+        Self::State,
         Self::Stage,
         Self::Label,
         Self::Version,
@@ -91,6 +94,7 @@ impl Label {
             Self::InputBand => "input_band",
             Self::Direction => "direction",
             Self::Source => "source",
+            Self::State => "state",
             Self::Stage => "stage",
             Self::Label => "label",
             Self::Version => "version",

@@ -8,7 +8,9 @@ pub mod buckets;
 pub mod catalog;
 pub mod docs;
 mod family;
+mod flow;
 mod format;
+mod id;
 pub mod labels;
 mod page;
 mod record;
@@ -27,6 +29,7 @@ use prometheus::proto::MetricFamily;
 
 use self::catalog::{Id, Kind, Row, TABLE};
 use self::family::{Family, Histogram, Trail};
+use self::flow::Flows;
 pub use self::format::{Format, accepts_gzip, gzip};
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
 use crate::clock::{Clock, Moment};
@@ -78,6 +81,7 @@ pub struct Metrics {
     stores: Vec<Store>, // one for each row of the table, in its order
     tenants: Budget,
     models: Budget,
+    flows: Flows,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -123,6 +127,7 @@ impl Metrics {
             stores,
             tenants: Budget::new(config.tenants.limit, known_tenants(config)),
             models: Budget::new(config.metrics.model_limit, known_models(config)),
+            flows: Flows::default(),
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -165,12 +170,13 @@ impl Metrics {
         for ((row, store), presets) in varying {
             match store {
                 Store::Counters(family) => family.drop_idle(|key, touched| {
-                    is_old(touched) && !presets.contains(key) && !busy.any_of(row, key)
+                    is_old(touched) && !presets.contains(key) && !busy.has_any_of(row.labels, key)
                 }),
                 Store::Histograms(family) => family.drop_idle(|_, touched| is_old(touched)),
                 Store::Read => {}
             }
         }
+        self.sweep_flows(is_old, &busy);
     }
 
     /// A page.
@@ -199,12 +205,20 @@ impl Metrics {
     }
 
     /// Adds a value to a histogram; `trail` is kept where the row has exemplars.
-    fn observe(&self, id: Id, labels: &Labels<'_>, value: f64, trail: Trail<'_>, now: Moment) {
+    fn observe(&self, id: Id, labels: &Labels<'_>, value: f64, trail: Option<Trail<'_>>, now: Moment) {
         let place = id as usize;
         debug_assert!(matches!(self.stores.get(place), Some(Store::Histograms(_))), "{id:?} is no histogram");
         if let (Some(row), Some(Store::Histograms(family))) = (TABLE.get(place), self.stores.get(place)) {
-            let trail = (row.exemplars && self.settings.read().exemplars).then_some(trail);
+            let trail = trail.filter(|_| row.exemplars && self.settings.read().exemplars);
             family.touch(labels, now, |histogram| histogram.observe(value, trail));
+        }
+    }
+
+    /// Whether a counter has the series of this key.
+    fn has_series(&self, id: Id, key: &Key) -> bool {
+        match self.stores.get(id as usize) {
+            Some(Store::Counters(family)) => family.has(key),
+            _ => false,
         }
     }
 
@@ -215,7 +229,7 @@ impl Metrics {
             let tenant = &live.origin.tenant;
             busy.tenants.insert(self.tenants.find(tenant).unwrap_or_else(|| Name::from(OTHER)));
             busy.tenants.insert(tenant.clone()); // it may have had a slot earlier
-            let Some((_, accepted)) = live.first_token() else { continue };
+            let Some(accepted) = live.accepted() else { continue };
             let Some(model) = accepted.model.label(true).map(cut) else { continue };
             busy.models.insert(self.models.find(&model).unwrap_or_else(|| Name::from(OTHER)));
             busy.models.insert(model);
@@ -231,8 +245,8 @@ struct Busy {
 }
 
 impl Busy {
-    fn any_of(&self, row: &Row, key: &[Name]) -> bool {
-        row.labels.iter().zip(key).any(|(label, value)| match label {
+    fn has_any_of(&self, labels: &[Label], key: &[Name]) -> bool {
+        labels.iter().zip(key).any(|(label, value)| match label {
             Label::Tenant => self.tenants.contains(value),
             Label::Model => self.models.contains(value),
             _ => false,

@@ -6,6 +6,7 @@ use super::catalog::Id;
 use super::family::Trail;
 use super::labels::{Label, Labels, OTHER, UNKNOWN, cut};
 use super::{INPUT, MISSING, Metrics, OUTPUT};
+use crate::account::settle::Counts;
 use crate::clock::Moment;
 use crate::exchange::{Count, Exchange, Name, Outcome, Source};
 use crate::live::{Accepted, Origin};
@@ -16,8 +17,12 @@ impl Sink for Metrics {
         let now = self.clock.now();
         match fact {
             Fact::FirstToken { origin, accepted, ttft } => self.first_token(origin, accepted, *ttft, now),
+            Fact::Flow { origin, accepted, so_far, reserved } => {
+                self.flow(origin, accepted, *so_far, *reserved, now);
+            }
             Fact::Ended(exchange) => self.ended(exchange, now),
             Fact::Settled(exchange) => self.settled(exchange, now),
+            Fact::Audited { exchange, counts } => self.audited(exchange, counts, now),
         }
     }
 }
@@ -66,13 +71,13 @@ impl Metrics {
             .with(Label::Model, model.as_ref().map_or(OTHER, Name::as_str))
             .with(Label::Upstream, origin.upstream.as_str())
             .with(Label::Dialect, origin.dialect.0)
-            .with(Label::InputBand, accepted.input_band.label());
+            .with(Label::InputBand, accepted.ask.input_band.label());
         let trail = Trail {
             trace_id: origin.trace_id.as_ref(),
             request_id: &origin.request_id,
             at: self.clock.wall(now),
         };
-        self.observe(Id::TimeToFirstToken, &labels, ttft.as_secs_f64(), trail, now);
+        self.observe(Id::TimeToFirstToken, &labels, ttft.as_secs_f64(), Some(trail), now);
     }
 
     fn ended(&self, exchange: &Exchange, now: Moment) {
@@ -85,6 +90,7 @@ impl Metrics {
             self.models.overflow().add_one();
         }
         self.add(Id::Requests, &labels, 1, now);
+        self.reserve(exchange, &labels, now);
         self.ended_times(exchange, &mut labels, now);
         for reason in &exchange.finish_reasons {
             labels.set(Label::Reason, reason.label());
@@ -132,11 +138,9 @@ impl Metrics {
         }
         let names = self.names(exchange, now);
         let mut labels = names.labels(exchange);
+        self.settle(exchange, &labels, now);
         let usage = &exchange.usage;
-        let value = |count: Option<Count>| count.map(|count| count.value);
         for (id, tokens) in [
-            (Id::InputTokens, value(exchange.input)),
-            (Id::OutputTokens, value(exchange.output)),
             (Id::CacheReadInputTokens, usage.cache_read),
             (Id::CacheWriteInputTokens, usage.cache_write),
             (Id::ReasoningOutputTokens, usage.reasoning),
@@ -161,6 +165,22 @@ impl Metrics {
         }
         if generates_text(exchange) {
             self.count_source(&mut labels, OUTPUT, exchange.output, now);
+        }
+    }
+
+    /// Compares what was counted with what was reported.
+    fn audited(&self, exchange: &Exchange, counts: &Counts, now: Moment) {
+        let names = self.names(exchange, now);
+        let mut labels = names.labels(exchange);
+        let both = [(INPUT, counts.input, exchange.input), (OUTPUT, counts.output, exchange.output)];
+        for (direction, counted, reported) in both {
+            let reported = reported.filter(|count| count.source == Source::Reported && count.value > 0);
+            let Some((counted, reported)) = counted.filter(|counted| counted.exact).zip(reported) else {
+                continue;
+            };
+            labels.set(Label::Direction, direction);
+            let ratio = counted.tokens as f64 / reported.value as f64;
+            self.observe(Id::TokenAuditRatio, &labels, ratio, None, now);
         }
     }
 
@@ -212,6 +232,7 @@ fn generates_text(exchange: &Exchange) -> bool {
     exchange.accepted() && exchange.dialect.generates()
 }
 
-fn trail(exchange: &Exchange) -> Trail<'_> {
-    Trail { trace_id: exchange.trace_id.as_ref(), request_id: &exchange.request_id, at: exchange.ended_at }
+fn trail(exchange: &Exchange) -> Option<Trail<'_>> {
+    let Exchange { trace_id, request_id, ended_at, .. } = exchange;
+    Some(Trail { trace_id: trace_id.as_ref(), request_id, at: *ended_at })
 }

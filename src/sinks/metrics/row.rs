@@ -1,7 +1,7 @@
 //! What a row of the catalogue is.
 
 use super::buckets::Buckets;
-use super::catalog::Id;
+use super::id::Id;
 use super::labels::Label;
 
 /// What every name begins with.

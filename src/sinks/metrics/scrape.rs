@@ -23,12 +23,16 @@ struct Pulse {
 impl Metrics {
     /// Every metric that has a series, in the table's order, the process's last.
     pub(super) fn gather(&self) -> Vec<Block> {
+        self.close_minute(self.clock.now());
         let pulses = self.pulses();
         let mut blocks: Vec<Block> = self.process.collect().into_iter().map(Block::from).collect();
         let mut series: usize = blocks.iter().map(Block::series).sum();
         let process = std::mem::take(&mut blocks);
         for (row, store) in TABLE.iter().zip(&self.stores) {
             let block = match (self.read(row.id, &pulses, series), store) {
+                _ if row.id == Id::TokensLastMinute => {
+                    Block::of_values(row, &self.tokens_last_minute(self.clock.now()))
+                }
                 (Some(values), _) => Block::of_values(row, &picked(row, values)),
                 (None, Store::Counters(family)) => family.collect(),
                 (None, Store::Histograms(family)) => family.collect(),
@@ -78,6 +82,7 @@ impl Metrics {
             Id::AwaitingFirstToken => by_upstream(|pulse| pulse.awaiting as f64),
             Id::OldestAwaitingFirstToken => by_upstream(|pulse| pulse.oldest.as_secs_f64()),
             Id::OutputChunks => by_upstream(|pulse| pulse.chunks as f64),
+            Id::UnsettledTokens => Some(self.unsettled().map(unsettled).into()),
             Id::BuildInfo => {
                 Some(vec![(Labels::default().with(Label::Version, env!("CARGO_PKG_VERSION")), 1.0)])
             }
@@ -107,6 +112,11 @@ fn by<T, const N: usize>(
     value: impl Fn(T) -> (&'static str, u64),
 ) -> Vec<(Labels<'static>, f64)> {
     all.map(value).map(|(name, count)| (Labels::default().with(label, name), count as f64)).into()
+}
+
+fn unsettled(of: (&'static str, &'static str, u64)) -> (Labels<'static>, f64) {
+    let (direction, state, tokens) = of;
+    (Labels::default().with(Label::Direction, direction).with(Label::State, state), tokens as f64)
 }
 
 fn picked(row: &Row, values: Vec<(Labels<'_>, f64)>) -> Vec<(Key, f64)> {

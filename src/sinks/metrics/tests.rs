@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
+use crate::account::meter::Tokens;
+use crate::account::settle::Counts;
+use crate::account::tokenize::Counted;
 use crate::exchange::{
     Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
 };
-use crate::live::{Accepted, Live, LiveKey, Origin};
+use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
 use crate::vitals::{DropStage, ObservationFailure};
 
@@ -39,7 +42,9 @@ metrics: {model_limit: 2, idle_series: 6h}
 
 impl Bench {
     fn new(config: &Config) -> Self {
-        let (vitals, live, clock) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default(), Clock::start());
+        let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
+        // Two seconds before a minute is over.
+        let clock = Clock::start().with_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_799_999_998));
         let metrics = Metrics::new(config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
         Self { metrics, vitals, live, clock }
     }
@@ -57,10 +62,11 @@ impl Bench {
         samples(&self.page(Format::Text004))
     }
 
-    fn open(&self, tenant: &str) -> (Arc<Live>, LiveKey) {
-        let live = Arc::new(Live::new(origin(tenant, self.clock.now())));
-        let (key, _) = self.live.insert(Arc::clone(&live));
-        (live, key)
+    fn open(&self, tenant: &str) -> Arc<Live> {
+        let origin = Origin { number: self.live.next_number(), ..origin(tenant, self.clock.now()) };
+        let live = Arc::new(Live::new(origin, true));
+        self.live.insert(Arc::clone(&live));
+        live
     }
 }
 
@@ -70,6 +76,7 @@ fn name(text: &str) -> Name {
 
 fn origin(tenant: &str, started: Moment) -> Origin {
     Origin {
+        number: 0,
         request_id: name("req-live"),
         trace_id: None,
         tenant: name(tenant),
@@ -80,7 +87,8 @@ fn origin(tenant: &str, started: Moment) -> Origin {
 }
 
 fn accepted(model: ModelNames) -> Accepted {
-    Accepted { model, input_band: InputBand::Le1k }
+    let ask = Ask { input_band: InputBand::Le1k, text_bytes: None, max_output: None };
+    Accepted { model, ask, sent: None }
 }
 
 fn requested(model: &str) -> ModelNames {
@@ -94,6 +102,7 @@ fn millis(n: u64) -> Duration {
 /// A whole answer of a tenant and a model that nobody knows, without any token count.
 fn exchange() -> Exchange {
     Exchange {
+        number: 1_000, // beyond those that are open
         request_id: name("req-1"),
         upstream_request_id: None,
         trace_id: None,
@@ -114,7 +123,9 @@ fn exchange() -> Exchange {
             overhead_response: Duration::from_micros(20),
             ..Timing::default()
         },
+        sent: None,
         input_band: InputBand::Le1k,
+        reserved: None,
         input: None,
         output: None,
         usage: Usage::default(),
@@ -253,7 +264,7 @@ fn full() -> Bench {
     upstream.chunks.add(40);
     bench.vitals.failures(ObservationFailure::Panic).add_one();
     bench.vitals.dropped(DropStage::RequestLog).add(2);
-    let (waiting, _) = bench.open("search");
+    let waiting = bench.open("search");
     waiting.set_awaits_token(true);
     let streamed =
         Exchange { finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls], ..stream() };
@@ -263,9 +274,20 @@ fn full() -> Bench {
         accepted: &accepted(streamed.model.clone()),
         ttft: millis(250),
     });
+    let runs = bench.open("search");
+    bench.metrics.record(&Fact::Flow {
+        origin: &runs.origin,
+        accepted: &accepted(streamed.model.clone()),
+        so_far: Tokens { input: 100, output: 20 },
+        reserved: Some(1_100),
+    });
+    let counted = |tokens| Some(Counted { tokens, exact: true });
+    let counts = Counts { input: counted(27), output: counted(24), ..Counts::default() };
+    bench.metrics.record(&Fact::Audited { exchange: &streamed, counts });
     for exchange in [
         streamed,
         Exchange {
+            reserved: Some(300),
             undecodable: 3,
             finish_reasons: Vec::new(),
             output: Some(Count::estimated(8)),
@@ -294,16 +316,8 @@ async fn golden_pages() {
     {
         let page = bench.page(format).replace(env!("CARGO_PKG_VERSION"), "VERSION");
         let lines = page.split_inclusive('\n').filter(|line| !line.contains("process_"));
-        let page: String = lines.filter(|line| !line.contains("streamgauge_series ")).map(timeless).collect();
+        let page: String = lines.filter(|line| !line.contains("streamgauge_series ")).collect();
         check_file(&Path::new("tests/golden-metrics").join(file), &page, "golden_pages");
-    }
-}
-
-/// The exemplar of a first token has the wall clock's time; it is the only one here without the fixed one.
-fn timeless(line: &str) -> String {
-    match line.rsplit_once(' ') {
-        Some((rest, _)) if line.contains("req-live") => format!("{rest} NOW\n"),
-        _ => line.to_owned(),
     }
 }
 
@@ -376,9 +390,11 @@ fn the_page_counts_its_own_series() {
     assert_eq!(sum(&samples, "series", &[]), Some(samples.len() as f64));
 }
 
-#[test]
-fn every_metric_of_the_table_can_have_a_series() {
-    let page = full().page(Format::Text004);
+#[tokio::test(start_paused = true)]
+async fn every_metric_of_the_table_can_have_a_series() {
+    let bench = full();
+    tokio::time::advance(millis(2_500)).await;
+    let page = bench.page(Format::Text004);
     for row in TABLE {
         assert!(
             page.contains(&format!("# TYPE {} {}\n", row.full_name(), row.kind.as_str())),
@@ -408,10 +424,10 @@ fn a_scrape_adds_up() {
 #[tokio::test(start_paused = true)]
 async fn the_oldest_that_waits_shows() {
     let bench = Bench::new(&config());
-    let (first, _) = bench.open("a");
+    let first = bench.open("a");
     first.set_awaits_token(true);
     tokio::time::advance(millis(1_500)).await;
-    let (second, _) = bench.open("b");
+    let second = bench.open("b");
     second.set_awaits_token(true);
     tokio::time::advance(millis(500)).await;
     assert_eq!(sum(&bench.samples(), "requests_awaiting_first_token", &[]), Some(2.0));
@@ -496,7 +512,7 @@ async fn series_that_went_idle_are_dropped_but_not_those_of_the_sidecar_or_the_c
     assert_eq!(sum(&samples, "requests_total", &[("tenant", "acme")]), None);
     assert_eq!(sum(&samples, "requests_total", &[("tenant", "late")]), Some(1.0));
     assert_eq!(sum(&samples, "time_to_first_token_seconds_count", &[]), None);
-    assert_eq!(sum(&samples, "input_tokens_total", &[("tenant", "search")]), Some(30.0));
+    assert_eq!(sum(&samples, "input_tokens_total", &[("tenant", "search")]), Some(130.0));
     assert_eq!(sum(&samples, "requests_started_total", &[]), Some(7.0));
     assert_eq!(sum(&samples, "undecodable_events_total", &[]), Some(3.0));
     assert_eq!(sum(&samples, "unobserved_requests_total", &[]), Some(1.0));
@@ -506,17 +522,17 @@ async fn series_that_went_idle_are_dropped_but_not_those_of_the_sidecar_or_the_c
 async fn a_counter_stays_while_an_exchange_of_its_tenant_or_model_is_in_flight() {
     let bench = Bench::new(&config());
     bench.tell(&exchange());
-    let (live, key) = bench.open("someone");
+    let live = bench.open("someone");
     live.set_first_token(bench.clock.now(), accepted(requested("gpt")));
-    let (_, other) = bench.open("acme");
+    let other = bench.open("acme");
     tokio::time::advance(7 * HOUR).await;
     bench.metrics.sweep_idle(bench.clock.now());
     assert_eq!(sum(&bench.samples(), "requests_total", &[]), Some(1.0));
     assert_eq!(sum(&bench.samples(), "request_duration_seconds_count", &[]), None);
-    bench.live.remove(other);
+    bench.live.remove(other.origin.number);
     bench.metrics.sweep_idle(bench.clock.now());
     assert_eq!(sum(&bench.samples(), "finish_reasons_total", &[("model", "gpt")]), Some(1.0));
-    bench.live.remove(key);
+    bench.live.remove(live.origin.number);
     bench.metrics.sweep_idle(bench.clock.now());
     assert_eq!(sum(&bench.samples(), "requests_total", &[]), None);
 }

@@ -1,0 +1,152 @@
+//! Tokens as they flow: from running streams and settled exchanges into the token counters, and with every token that
+//! these grow by into tokens per minute. What counters and minutes say is the same, token by token.
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::catalog::Id;
+use super::labels::{Key, Label, Labels, OTHER, UNKNOWN, cut};
+use super::{Busy, INPUT, Metrics, OUTPUT};
+use crate::account::meter::{Growth, Meter, Minutes, Tokens, Window};
+use crate::clock::Moment;
+use crate::exchange::{Exchange, Name};
+use crate::live::{Accepted, Origin};
+
+/// The labels of a token counter's series.
+const SERIES: [Label; 3] = [Label::Tenant, Label::Model, Label::Upstream];
+
+/// The labels of what is told by the minute.
+const BY_MINUTE: [Label; 2] = [Label::Tenant, Label::Model];
+
+/// What flows now, and flowed in the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Flows(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    meter: Meter<Key>,
+    minutes: Minutes<Key>,
+    windows: HashMap<Key, (Window, Moment)>, // with the moment of the last token
+}
+
+impl Metrics {
+    /// A running stream has had so many tokens so far.
+    pub(super) fn flow(
+        &self,
+        origin: &Origin,
+        accepted: &Accepted,
+        so_far: Tokens,
+        reserved: Option<u64>,
+        now: Moment,
+    ) {
+        let mut flows = self.flows.0.lock();
+        let is_new = !flows.meter.is_open(origin.number);
+        let growth = flows.meter.flow(origin.number, so_far, || self.series(origin, accepted, now));
+        if let Some(tokens) = reserved.filter(|_| is_new) {
+            self.add(Id::ReservedTokens, &Labels::of(&SERIES, &growth.series), tokens, now);
+        }
+        let has = [so_far.input > 0, so_far.output > 0];
+        self.grow(&mut flows, &growth, has, accepted.sent, now);
+    }
+
+    /// The series of a stream whose tokens are told for the first time.
+    fn series(&self, origin: &Origin, accepted: &Accepted, now: Moment) -> Key {
+        let model = accepted.model.label(true).map_or_else(|| Name::from(UNKNOWN), cut);
+        let place = |placed: Option<Name>| placed.unwrap_or_else(|| Name::from(OTHER));
+        let tenant = place(self.tenants.place(&origin.tenant, true, now));
+        Key::from([tenant, place(self.models.place(&model, true, now)), origin.upstream.clone()])
+    }
+
+    /// What an exchange asked for, unless that was told while it ran.
+    pub(super) fn reserve(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
+        if let Some(tokens) = exchange.reserved
+            && !self.flows.0.lock().meter.is_open(exchange.number)
+        {
+            self.add(Id::ReservedTokens, labels, tokens, now);
+        }
+    }
+
+    /// An exchange's tokens are known.
+    pub(super) fn settle(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
+        let (input, output) =
+            (exchange.input.map(|count| count.value), exchange.output.map(|count| count.value));
+        let tokens = Tokens { input: input.unwrap_or(0), output: output.unwrap_or(0) };
+        let mut flows = self.flows.0.lock();
+        let growth = flows.meter.settle(exchange.number, tokens, labels.pick(&SERIES));
+        self.grow(&mut flows, &growth, [input.is_some(), output.is_some()], exchange.sent, now);
+    }
+
+    /// Adds to the counters and to the minutes: input in the second in which it was sent, output now. What is not
+    /// known (`has`: input, output) makes no series.
+    fn grow(
+        &self,
+        flows: &mut State,
+        growth: &Growth<Key>,
+        has: [bool; 2],
+        sent: Option<Moment>,
+        now: Moment,
+    ) {
+        self.close_minute_of(flows, now);
+        let Growth { series, tokens } = growth;
+        let labels = Labels::of(&SERIES, series);
+        let minute = labels.pick(&BY_MINUTE);
+        let parts =
+            [(Id::InputTokens, sent.unwrap_or(now), tokens.input), (Id::OutputTokens, now, tokens.output)];
+        for ((id, at, tokens), _) in parts.into_iter().zip(has).filter(|(_, has)| *has) {
+            self.add(id, &labels, tokens, now);
+            if tokens > 0 {
+                let at = flows.minutes.add(&minute, at, now, tokens);
+                let (window, touched) = flows.windows.entry_ref(&minute).or_default();
+                window.add(at, tokens);
+                *touched = now;
+            }
+        }
+    }
+
+    /// Tells of the wall clock's minute if it is over.
+    pub(super) fn close_minute(&self, now: Moment) {
+        self.close_minute_of(&mut self.flows.0.lock(), now);
+    }
+
+    fn close_minute_of(&self, flows: &mut State, now: Moment) {
+        for (series, tokens) in flows.minutes.close(now, || self.clock.wall(now)) {
+            let labels = Labels::of(&BY_MINUTE, &series);
+            self.observe(Id::TokensPerMinute, &labels, tokens as f64, None, now);
+        }
+    }
+
+    /// What flowed in the last sixty seconds: of every tenant and model that is known from the start or had tokens.
+    pub(super) fn tokens_last_minute(&self, now: Moment) -> Vec<(Key, f64)> {
+        let mut flows = self.flows.0.lock();
+        let settings = self.settings.read();
+        let presets = settings.presets.get(Id::TokensLastMinute as usize).into_iter().flatten();
+        let idle =
+            presets.filter(|preset| !flows.windows.contains_key(*preset)).map(|preset| (preset.clone(), 0.0));
+        let mut all: Vec<_> = idle.collect();
+        all.extend(flows.windows.iter_mut().map(|(key, (window, _))| (key.clone(), window.sum(now) as f64)));
+        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+
+    /// Tokens that are not settled: direction, state, how many.
+    pub(super) fn unsettled(&self) -> [(&'static str, &'static str, u64); 4] {
+        let flows = self.flows.0.lock();
+        let (live, owed) = (flows.meter.live(), flows.meter.owed());
+        [
+            (INPUT, "live", live.input),
+            (INPUT, "owed", owed.input),
+            (OUTPUT, "live", live.output),
+            (OUTPUT, "owed", owed.output),
+        ]
+    }
+
+    /// Forgets what is idle, as the series of the page are; what a series owes goes with it.
+    pub(super) fn sweep_flows(&self, is_old: impl Fn(Moment) -> bool, busy: &Busy) {
+        let mut flows = self.flows.0.lock();
+        let is_busy = |key: &Key| busy.has_any_of(&BY_MINUTE, key);
+        flows.windows.retain(|key, (_, touched)| !is_old(*touched) || is_busy(key));
+        let gone =
+            |series: &Key| [Id::InputTokens, Id::OutputTokens].iter().all(|id| !self.has_series(*id, series));
+        flows.meter.forget(gone);
+    }
+}
