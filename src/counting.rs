@@ -21,32 +21,41 @@ use crate::observe::{Kept, Output};
 /// How many exchanges may wait to be counted. The tokens of one more are estimated.
 const QUEUE: usize = 256;
 
-/// The tokenizers that are in use. A file is read when the configuration is, an encoding when it is first needed.
+/// The longest first event of a stream that is counted without waiting, in bytes of text: some 0.1 ms.
+const FIRST_EVENT: usize = 1024;
+
+/// The tokenizers that are in use: those that the configuration names from its reading on, those of models that are
+/// known by name when they are first needed.
 #[derive(Debug, Default)]
 pub struct Tokenizers(Mutex<HashMap<TokenizerName, Arc<Tokenizer>>>);
 
 impl Tokenizers {
-    /// Loads the files that the models name; what no model names any more is dropped.
+    /// Loads what the models name; a file that no model names any more is dropped.
     ///
     /// # Errors
     /// A file cannot be read, or is no tokenizer.
     pub fn load(&self, models: &Models) -> anyhow::Result<()> {
-        let named: Vec<_> = models.iter().filter_map(|model| model.tokenizer.clone()).collect();
-        let mut files = Vec::new();
-        for name in &named {
-            if let TokenizerName::File(path) = name {
-                files.push((name.clone(), Arc::new(read(path)?)));
-            }
+        let mut named = Vec::new();
+        for name in models.iter().filter_map(|model| model.tokenizer.clone()) {
+            let tokenizer = match &name {
+                TokenizerName::File(path) => read(path)?,
+                TokenizerName::Encoding(encoding) => Tokenizer::of_encoding(*encoding),
+            };
+            named.push((name, Arc::new(tokenizer)));
         }
         let mut loaded = self.0.lock();
         loaded.retain(|name, _| matches!(name, TokenizerName::Encoding(_)));
-        loaded.extend(files);
+        loaded.extend(named);
         Ok(())
     }
 
+    fn loaded(&self, name: &TokenizerName) -> Option<Arc<Tokenizer>> {
+        self.0.lock().get(name).map(Arc::clone)
+    }
+
     fn get(&self, name: &TokenizerName) -> Option<Arc<Tokenizer>> {
-        if let Some(tokenizer) = self.0.lock().get(name) {
-            return Some(Arc::clone(tokenizer));
+        if let Some(tokenizer) = self.loaded(name) {
+            return Some(tokenizer);
         }
         let TokenizerName::Encoding(encoding) = name else { return None };
         let tokenizer = Arc::new(Tokenizer::of_encoding(*encoding)); // takes 0.1 s: without the lock
@@ -72,6 +81,7 @@ struct Job<T> {
 /// Where text is handed in.
 #[derive(Debug)]
 pub struct Counting<T> {
+    tokenizers: Arc<Tokenizers>,
     jobs: SyncSender<Job<T>>,
     hurries: Arc<AtomicBool>,
 }
@@ -85,9 +95,10 @@ impl<T: Send + 'static> Counting<T> {
         let (jobs, work) = sync_channel(QUEUE);
         let hurries = Arc::<AtomicBool>::default();
         let told = Arc::clone(&hurries);
-        let run = move || run(&work, &tokenizers, &told, &done);
+        let shared = Arc::clone(&tokenizers);
+        let run = move || run(&work, &shared, &told, &done);
         std::thread::Builder::new().name("counting".to_owned()).spawn(run)?;
-        Ok(Self { jobs, hurries })
+        Ok(Self { tokenizers, jobs, hurries })
     }
 
     /// From now on what waits is handed back uncounted.
@@ -98,6 +109,14 @@ impl<T: Send + 'static> Counting<T> {
     /// Whether it was told to hurry.
     pub fn is_hurrying(&self) -> bool {
         self.hurries.load(Ordering::Relaxed)
+    }
+
+    /// The tokens of an exchange's first event, at once: it is short. None where it is not, or where its tokenizer would
+    /// have to be loaded first.
+    pub fn first_event(&self, name: &TokenizerName, kept: &Kept) -> Option<Counted> {
+        let is_short = kept.first_event().map(str::len).sum::<usize>() <= FIRST_EVENT;
+        let tokenizer = self.tokenizers.loaded(name).filter(|_| is_short)?;
+        Some(all(&tokenizer, kept.first_event()))
     }
 
     /// Hands in an exchange; gives back what goes with it where the queue is full.
@@ -131,20 +150,21 @@ fn run<T>(
 fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
     let json = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok();
     let input = kept.request.as_ref().and_then(json).map(|body| prompt::count(tokenizer, is_openai, &body));
-    let all = |texts: &mut dyn Iterator<Item = &str>| {
-        texts.fold(Counted::NONE, |all, text| all.plus(tokenizer.count(text)))
-    };
     match &kept.output {
         Some(Output::Parts(parts)) => Counts {
             input,
-            output: Some(all(&mut parts.iter().map(|part| part.text.as_str()))),
-            first_event: Some(all(&mut parts.iter().filter_map(|part| part.text.get(..part.first_event)))),
+            output: Some(all(tokenizer, parts.iter().map(|part| part.text.as_str()))),
+            first_event: Some(all(tokenizer, kept.first_event())),
         },
         Some(Output::Body(body)) => {
             Counts { input, output: json(body).map(|body| whole(tokenizer, &body)), first_event: None }
         }
         None => Counts { input, ..Counts::default() },
     }
+}
+
+fn all<'t>(tokenizer: &Tokenizer, texts: impl Iterator<Item = &'t str>) -> Counted {
+    texts.fold(Counted::NONE, |all, text| all.plus(tokenizer.count(text)))
 }
 
 fn whole(tokenizer: &Tokenizer, body: &Value) -> Counted {

@@ -11,6 +11,7 @@ use crate::account::learned::{Estimate, Learned};
 use crate::account::meter::Tokens;
 use crate::account::model::TokenizerName;
 use crate::account::settle::{Counts, Finished, settle};
+use crate::account::tokenize::Counted;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::counting::{Counting, Tokenizers};
@@ -60,6 +61,8 @@ struct Settling {
     finished: Finished,
     config: Arc<Config>,
     ended_at: SystemTime,
+    /// The tokens of its first event, where they were counted at once.
+    first_event: Option<Counted>,
 }
 
 /// Why text is counted.
@@ -182,7 +185,10 @@ impl Pipeline {
         let (flow, model) = (live.flow(), accepted.model.label(true));
         let asked = accepted.ask.text_bytes.map(|bytes| self.learned.input(model, bytes));
         let text = Text { output: Some(flow.text), events: Some(flow.events), ..Text::default() };
-        let estimate = self.learned.output(model, text).filter(|_| live.origin.dialect.generates());
+        let estimate = self
+            .learned
+            .output(model, &live.origin.upstream, text)
+            .filter(|_| live.origin.dialect.generates());
         let so_far = Tokens {
             input: flow.input.or_else(|| asked.map(Estimate::low)).unwrap_or(0),
             output: flow.output.unwrap_or(0).max(estimate.map_or(0, Estimate::low)),
@@ -204,21 +210,23 @@ impl Pipeline {
         live.take();
         self.first_token(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
-        let is_to_be_counted = finished.is_to_be_counted();
-        let audits = !is_to_be_counted && self.audits(&finished, config.metrics.token_audit);
-        let settling = Settling { finished, config, ended_at };
-        let kept = kept.filter(|_| is_to_be_counted || audits);
-        let text = kept.and_then(|kept| Some((settling.tokenizer()?, kept)));
-        match text {
-            Some((name, kept)) if is_to_be_counted => self.count(name, kept, settling),
-            text => {
-                let exchange = self.ended_and_settled(settling);
-                if let Some((name, kept)) = text {
-                    let purpose = Purpose::Audit(Box::new(exchange));
-                    // Where there is no room it is another one's turn.
-                    self.waiting += usize::from(self.counting.count(name, kept, purpose).is_ok());
-                }
-            }
+        let lacks = finished.lacks();
+        let audits = !lacks.any() && self.audits(&finished, config.metrics.token_audit);
+        let mut settling = Settling { finished, config, ended_at, first_event: None };
+        let kept = kept.filter(|_| lacks.any() || audits || settling.finished.lacks_first_event());
+        let Some((name, kept)) = kept.and_then(|kept| Some((settling.tokenizer()?, kept))) else {
+            drop(self.ended_and_settled(settling));
+            return;
+        };
+        settling.first_event = self.counting.first_event(&name, &kept);
+        if lacks.any() {
+            return self.count(name, kept.only(lacks.input, lacks.output), settling);
+        }
+        let exchange = self.ended_and_settled(settling);
+        if audits {
+            let purpose = Purpose::Audit(Box::new(exchange));
+            // Where there is no room it is another one's turn.
+            self.waiting += usize::from(self.counting.count(name, kept, purpose).is_ok());
         }
     }
 
@@ -266,7 +274,8 @@ impl Pipeline {
     }
 
     fn meaning(&self, settling: Settling, counts: Counts) -> Exchange {
-        let Settling { finished, config, ended_at } = settling;
+        let Settling { finished, config, ended_at, first_event } = settling;
+        let counts = Counts { first_event: counts.first_event.or(first_event), ..counts };
         settle(finished, counts, &config.models, &self.learned, config.hash.clone(), ended_at)
     }
 

@@ -7,7 +7,8 @@ use super::tokenize::BYTES_A_TOKEN;
 use crate::exchange::{Count, Exchange, Name};
 use crate::observe::Text;
 
-/// How many models are remembered. When all places are taken a further one is estimated by the default.
+/// How many models are remembered, and how many at an upstream. When all places are taken a further one is estimated by
+/// the default, or by its bytes alone.
 const MODELS: usize = 1024;
 
 /// After so many further tokens, what was learned before counts half: traffic changes its language.
@@ -22,13 +23,25 @@ const SPREAD_UNLEARNED: f64 = 0.125;
 /// How far a learned estimate is taken to be off, at least and at most.
 const SPREADS: (f64, f64) = (0.005, 0.05);
 
-/// An event of a stream is taken for so many tokens as those of other streams were, unless it holds so many times as
-/// much text, or as little: then this upstream cuts its events elsewhere.
+/// An event is taken for so many tokens as those were whose tokens are known, unless the events of its upstream hold so
+/// many times as much text, or as little: then that one cuts them elsewhere.
 const UNUSUAL: f64 = 1.6;
 
-/// What was learned, by the model's label.
+/// What was learned.
 #[derive(Debug, Default)]
-pub struct Learned(HashMap<Name, Model>);
+pub struct Learned {
+    /// By the model's label.
+    models: HashMap<Name, Model>,
+    /// How much text an event holds, by the model's label and the upstream.
+    events: HashMap<(Name, Name), Events>,
+}
+
+/// Of the streams of one model at one upstream, their tokens known or not: older ones weigh less.
+#[derive(Debug, Clone, Copy, Default)]
+struct Events {
+    bytes: f64,
+    events: f64,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Model {
@@ -75,35 +88,43 @@ impl Learned {
         self.find(model).input.estimate(bytes)
     }
 
-    /// Output tokens that so much text is; none where nobody knows how much there is.
-    pub fn output(&self, model: Option<&Name>, text: Text) -> Option<Estimate> {
+    /// Output tokens that so much text from this upstream is; none where nobody knows how much there is.
+    pub fn output(&self, model: Option<&Name>, upstream: &Name, text: Text) -> Option<Estimate> {
         let bytes = text.output?;
         let Model { output, events, .. } = self.find(model);
         let by_events = text.events.filter(|n| {
-            let usual = output.per_token() / events.per_token();
-            let times = bytes as f64 / *n as f64 / usual;
+            let key = model.map(|model| (model.clone(), upstream.clone()));
+            let mut here = key.and_then(|key| self.events.get(&key)).copied().unwrap_or_default();
+            here.add(bytes, *n);
+            let times = here.bytes / here.events * events.per_token() / output.per_token();
             events.spread() < output.spread() && (UNUSUAL.recip()..UNUSUAL).contains(&times)
         });
         Some(by_events.map_or_else(|| output.estimate(bytes), |n| events.estimate(n)))
     }
 
     fn find(&self, model: Option<&Name>) -> Model {
-        model.and_then(|name| self.0.get(name)).copied().unwrap_or_default()
+        model.and_then(|name| self.models.get(name)).copied().unwrap_or_default()
     }
 
-    /// Learns from an exchange whose tokens are known.
+    /// Learns from an exchange what its tokens were, where they are known, and how its upstream streams.
     pub fn learn(&mut self, exchange: &Exchange, text: Text) {
         let Some(name) = exchange.model.label(exchange.accepted()) else { return };
+        if let Some((bytes, events)) = pair(text.output, text.events) {
+            let key = (name.clone(), exchange.upstream.clone());
+            if self.events.len() < MODELS || self.events.contains_key(&key) {
+                self.events.entry(key).or_default().add(bytes, events);
+            }
+        }
         let known = |count: Option<Count>| count.and_then(Count::exact);
         let input = pair(text.input, known(exchange.input));
         let visible = known(exchange.output).zip(text.hidden_tokens);
         let visible = visible.map(|(tokens, hidden)| tokens.saturating_sub(hidden));
         let (output, events) = (pair(text.output, visible), pair(text.events, visible));
         let learns = input.is_some() || output.is_some();
-        if !learns || self.0.len() >= MODELS && !self.0.contains_key(name) {
+        if !learns || self.models.len() >= MODELS && !self.models.contains_key(name) {
             return;
         }
-        let model = self.0.entry_ref(name).or_default();
+        let model = self.models.entry_ref(name).or_default();
         let told = [(&mut model.input, input), (&mut model.output, output), (&mut model.events, events)];
         for (ratio, told) in told {
             if let Some((units, tokens)) = told {
@@ -113,8 +134,17 @@ impl Learned {
     }
 }
 
+/// Both, where both are known and there are some.
 fn pair(units: Option<u64>, tokens: Option<u64>) -> Option<(u64, u64)> {
     units.zip(tokens).filter(|(units, tokens)| *units > 0 && *tokens > 0)
+}
+
+impl Events {
+    fn add(&mut self, bytes: u64, events: u64) {
+        let kept = 0.5_f64.powf(events as f64 / HALF_LIFE);
+        self.bytes = self.bytes * kept + bytes as f64;
+        self.events = self.events * kept + events as f64;
+    }
 }
 
 impl Ratio {
@@ -202,20 +232,34 @@ mod tests {
             model.output.add(bytes, tokens);
             model.events.add(events, tokens);
         }
-        Learned([(Name::from("m"), model)].into_iter().collect())
+        Learned { models: [(Name::from("m"), model)].into_iter().collect(), ..Learned::default() }
     }
 
-    fn output(learned: &Learned, bytes: u64, events: u64) -> u64 {
+    /// What so many bytes and events are estimated at that come from an upstream whose streams were so before.
+    fn output(learned: &mut Learned, before: (u64, u64), bytes: u64, events: u64) -> u64 {
+        let (model, upstream) = (Name::from("m"), Name::from("u"));
+        let mut here = Events::default();
+        here.add(before.0, before.1);
+        learned.events.insert((model.clone(), upstream.clone()), here);
         let text = Text { output: Some(bytes), events: Some(events), ..Text::default() };
-        learned.output(Some(&Name::from("m")), text).unwrap().likely()
+        learned.output(Some(&model), &upstream, text).unwrap().likely()
     }
 
     #[test]
     fn events_are_counted_where_they_have_told_more_than_bytes() {
-        let steady = model(&[(300, 99, 100), (500, 99, 100), (320, 99, 100), (480, 99, 100)]);
-        assert_eq!(output(&steady, 240, 80), 81);
-        assert_eq!(output(&steady, 240, 8), 60, "this upstream sends ten tokens an event");
-        let batched = model(&[(400, 20, 100), (400, 90, 100), (402, 10, 100), (398, 50, 100)]);
-        assert_eq!(output(&batched, 240, 25), 60);
+        let mut steady = model(&[(300, 99, 100), (500, 99, 100), (320, 99, 100), (480, 99, 100)]);
+        assert_eq!(output(&mut steady, (0, 0), 240, 80), 81);
+        assert_eq!(
+            output(&mut steady, (4_000, 1_000), 60, 8),
+            8,
+            "a text of long words, at a usual upstream"
+        );
+        assert_eq!(
+            output(&mut steady, (40_000, 1_000), 240, 8),
+            60,
+            "this upstream sends ten tokens at once"
+        );
+        let mut batched = model(&[(400, 20, 100), (400, 90, 100), (402, 10, 100), (398, 50, 100)]);
+        assert_eq!(output(&mut batched, (0, 0), 240, 25), 60);
     }
 }

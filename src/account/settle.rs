@@ -65,7 +65,8 @@ pub fn settle(
     let input = input.or_else(|| estimated_input.map(Count::estimated));
     let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);
     let reserved = estimated_input.map(|tokens| tokens.saturating_add(max_output.unwrap_or(0)));
-    let estimate = || learned.output(label, text).map(|estimate| Count::estimated(estimate.likely()));
+    let estimate =
+        || learned.output(label, &origin.upstream, text).map(|estimate| Count::estimated(estimate.likely()));
     let output =
         output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
@@ -138,13 +139,39 @@ impl Finished {
         is_completed && seen.text().hidden_tokens == Some(0)
     }
 
-    /// Whether there is something that was not reported, which its text can tell.
-    pub fn is_to_be_counted(&self) -> bool {
+    /// What was not reported, and its text can tell.
+    pub fn lacks(&self) -> Lacks {
         let seen = &self.observation;
-        let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
-        let lacks_output =
-            self.origin.dialect.generates() && (seen.usage.output.is_none() || seen.outran_usage);
-        accepted && (seen.usage.input.is_none() || lacks_output)
+        if !seen.closure.code.is_some_and(|code| (200..300).contains(&code)) {
+            return Lacks::default();
+        }
+        let is_last = !seen.outran_usage || seen.outcome(self.ending) == Outcome::Completed;
+        Lacks {
+            input: seen.usage.input.is_none(),
+            output: self.origin.dialect.generates() && !(seen.usage.output.is_some() && is_last),
+        }
+    }
+
+    /// Whether how many tokens its first event had is not known.
+    pub fn lacks_first_event(&self) -> bool {
+        let clocks = &self.observation.clocks;
+        clocks.first_token.is_some() && clocks.first_event_tokens.is_none()
+    }
+}
+
+/// Which counts are missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// That of the prompt.
+    pub input: bool,
+    /// That of what was generated.
+    pub output: bool,
+}
+
+impl Lacks {
+    /// Whether one is.
+    pub const fn any(self) -> bool {
+        self.input || self.output
     }
 }
 

@@ -44,7 +44,26 @@ pub struct Part {
     /// Its deltas, one after another.
     pub text: String,
     /// How many bytes of it came in the first event that had a token.
-    pub first_event: usize,
+    first_event: usize,
+}
+
+impl Kept {
+    /// Of the two sides those that somebody wants.
+    #[must_use]
+    pub fn only(mut self, input: bool, output: bool) -> Self {
+        self.request = self.request.filter(|_| input);
+        self.output = self.output.filter(|_| output);
+        self
+    }
+
+    /// The text of the first event that had a token: its channels, where it is known.
+    pub fn first_event(&self) -> impl Iterator<Item = &str> {
+        let parts = match &self.output {
+            Some(Output::Parts(parts)) => parts.as_slice(),
+            _ => &[],
+        };
+        parts.iter().filter_map(|part| part.text.get(..part.first_event)).filter(|text| !text.is_empty())
+    }
 }
 
 /// Keeps the text of an exchange that runs.

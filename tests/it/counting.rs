@@ -113,3 +113,20 @@ async fn a_share_of_what_is_reported_is_counted_all_the_same_and_compared() {
     assert_eq!((ratio("output"), ratio("input")), (Some(5.0 / 3.0), Some(8.0 / 5.0)));
     assert_eq!(count(&sidecar.exchange().await, "output"), (Some(3), Some("reported".to_owned())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_event_of_a_stream_that_reports_is_counted_too() {
+    let (sidecar, _upstream, mut client, mut server) = asked(COUNTED).await;
+    server.write(STREAM_HEAD).await;
+    for piece in ["Learning AI", " is fun!"] {
+        server.write(chunk(&token(piece))).await;
+        client.read_to(&chunk(&token(piece))).await;
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+    }
+    server.write(chunk(LAST_EVENTS)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    sidecar.exchange().await;
+    let (name, labels) = ("streamgauge_output_tokens_per_second_sum", "model=\"m\",upstream=\"default\"");
+    assert_eq!(sidecar.sample(&format!("{name}{{{labels}}}")), Some(1.0), "three reported, two came first");
+}

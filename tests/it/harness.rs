@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use streamgauge::clock::Clock;
 use streamgauge::config::Config;
+use streamgauge::counting::Tokenizers;
 use streamgauge::live::LiveTable;
 use streamgauge::pipeline::Pipeline;
 use streamgauge::proxy::{Dial, Proxy, Routes, listener};
@@ -62,9 +63,10 @@ impl Sidecar {
         let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
         let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
         let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
+        let tokenizers = Arc::<Tokenizers>::default();
+        tokenizers.load(&config.models).unwrap();
         let sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&exchanges) as _];
-        let (places, pipeline) =
-            Pipeline::new(Arc::clone(&live), clock, Arc::default(), sinks, |_| {}).unwrap();
+        let (places, pipeline) = Pipeline::new(Arc::clone(&live), clock, tokenizers, sinks, |_| {}).unwrap();
         let routes = Routes::new(config, &vitals, clock, Dial::Memory(pipes)).unwrap();
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));

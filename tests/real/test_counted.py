@@ -11,6 +11,7 @@ import pytest
 from exposition import Scraper
 
 STREAMS = 100
+LEARNING = 60  # streams whose tokens are reported, before those whose are not
 TOPICS = "the sea, Zürich, 北京, a proof, שלום, an emoji 🌊, JSON, Rust code, 1 + 1, naïve façades".split(", ")
 
 
@@ -28,7 +29,20 @@ def configuration(upstream, folder, tokenizer: str) -> list[str]:
     return ["--config", str(file)]
 
 
-def stream(address, number: int, leave_after: int | None = None) -> str:
+def both(llama, untimed, folder) -> list[str]:
+    """A configuration without tokenizer: who addresses the host `silent` gets the server that reports nothing."""
+    file = folder / "streamgauge.yaml"
+    file.write_text(f"""
+upstreams:
+  - {{name: silent, url: "http://{untimed[0]}:{untimed[1]}", match: {{host: silent}}}}
+  - {{name: reporting, url: "http://{llama[0]}:{llama[1]}"}}
+models:
+  - {{name: {programs.MODEL}}}
+""")
+    return ["--config", str(file)]
+
+
+def stream(address, number: int, leave_after: int | None = None, host: str = "any") -> str:
     """Asks for a stream; the text that was read of it, to its end or to the event at which the client leaves."""
     body = {
         "model": programs.MODEL,
@@ -38,7 +52,7 @@ def stream(address, number: int, leave_after: int | None = None) -> str:
         "messages": [{"role": "user", "content": f"Say something about {TOPICS[number % len(TOPICS)]}."}],
     }
     connection = HTTPConnection(*address)
-    headers = {"Content-Type": "application/json", "X-Request-Id": f"number-{number}"}
+    headers = {"Content-Type": "application/json", "X-Request-Id": f"number-{number}", "Host": host}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     text, events = "", 0
     for line in connection.getresponse():
@@ -72,9 +86,13 @@ def lines(sidecar, count: int) -> dict[str, dict]:
     return {line["request_id"]: line for line in sidecar.log()}
 
 
-def drive(address, leaving: dict[int, int]) -> list[str]:
+def drive(address, leaving: dict[int, int], host: str = "any", numbers=range(STREAMS)) -> list[str]:
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda number: stream(address, number, leaving.get(number)), range(STREAMS)))
+        return list(pool.map(lambda number: stream(address, number, leaving.get(number), host), numbers))
+
+
+def leaving_clients() -> dict[int, int]:
+    return {number: random.Random(number).randint(1, 12) for number in range(STREAMS)}
 
 
 def test_output_is_counted_as_the_server_would(llama, untimed, gemma_tokenizer, tmp_path):
@@ -94,7 +112,7 @@ def test_output_is_counted_as_the_server_would(llama, untimed, gemma_tokenizer, 
 
 
 def test_of_a_client_that_leaves_what_was_handed_to_it_is_counted(llama, untimed, gemma_tokenizer, tmp_path):
-    leaving = {number: random.Random(number).randint(1, 12) for number in range(STREAMS)}
+    leaving = leaving_clients()
     options = configuration(untimed, tmp_path, f", tokenizer: {{file: {gemma_tokenizer}}}")
     with programs.sidecar(None, tmp_path, *options) as sidecar:
         texts = drive(sidecar.address, leaving)
@@ -108,3 +126,21 @@ def test_of_a_client_that_leaves_what_was_handed_to_it_is_counted(llama, untimed
         exact += line["output_tokens"] == tokens(llama, text)
     print(f"{exact} of {STREAMS} exactly")
     assert {line["outcome"] for line in log.values()} >= {"client_gone"}
+
+
+@pytest.mark.parametrize("leaving", [{}, leaving_clients()], ids=["to the end", "leaving"])
+def test_what_was_learned_from_reported_traffic_is_close(llama, untimed, tmp_path, leaving):
+    with programs.sidecar(None, tmp_path, *both(llama, untimed, tmp_path)) as sidecar:
+        drive(sidecar.address, {}, numbers=range(STREAMS, STREAMS + LEARNING))
+        Scraper(sidecar.metrics_url).settled(started=LEARNING)
+        texts = drive(sidecar.address, leaving, "silent")
+        log = lines(sidecar, STREAMS + LEARNING)
+    silent = [log[f"number-{number}"] for number in range(STREAMS)]
+    assert {(line["upstream"], line["output_source"]) for line in silent} == {("silent", "estimated")}
+    estimated = sum(line["output_tokens"] for line in silent)
+    if leaving:
+        real = sum(tokens(llama, text) for text in texts)
+    else:
+        real = sum(get(untimed, f"/predicted/number-{number}") for number in range(STREAMS))
+    print(f"estimated {estimated}, really {real}: {estimated / real:.4f}")
+    assert abs(estimated - real) <= 0.03 * real
