@@ -23,6 +23,10 @@ const SPREAD_UNLEARNED: f64 = 0.125;
 /// How far a learned estimate is taken to be off, at least and at most.
 const SPREADS: (f64, f64) = (0.005, 0.05);
 
+/// How many tokens more than bytes a prompt can be: what a chat format adds to few words. What is reported beyond it is
+/// no text, a picture as a rule, and says nothing of the next one.
+const FORMAT: u64 = 256;
+
 /// An event is taken for so many tokens as those were whose tokens are known, unless the events of its upstream hold so
 /// many times as much text, or as little: then that one cuts them elsewhere.
 const UNUSUAL: f64 = 1.6;
@@ -116,10 +120,13 @@ impl Learned {
             }
         }
         let known = |count: Option<Count>| count.and_then(Count::exact);
-        let input = pair(text.input, known(exchange.input));
+        // A token is a byte at least.
+        let fits = |more: u64| move |(bytes, tokens): &(u64, u64)| *tokens <= bytes.saturating_add(more);
+        let input = pair(text.input, known(exchange.input)).filter(fits(FORMAT));
         let visible = known(exchange.output).zip(text.hidden_tokens);
         let visible = visible.map(|(tokens, hidden)| tokens.saturating_sub(hidden));
-        let (output, events) = (pair(text.output, visible), pair(text.events, visible));
+        let output = pair(text.output, visible).filter(fits(1));
+        let events = output.and_then(|(_, tokens)| pair(text.events, Some(tokens)));
         let learns = input.is_some() || output.is_some();
         if !learns || self.models.len() >= MODELS && !self.models.contains_key(name) {
             return;

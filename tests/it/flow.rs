@@ -31,14 +31,18 @@ async fn write(client: &mut Wire, server: &mut Wire, tokens: u32, pause: Duratio
 /// The end, with a report of so many output tokens where one is given.
 async fn end(client: &mut Wire, server: &mut Wire, reported: Option<u64>) {
     if let Some(tokens) = reported {
-        let usage = format!(
-            "data: {{\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":{tokens}}}}}\n\n"
-        );
-        server.write(chunk(&usage)).await;
+        report(server, 1, tokens).await;
     }
     server.write(chunk("data: [DONE]\n\n")).await;
     server.write(LAST_CHUNK).await;
     client.read_to(LAST_CHUNK).await;
+}
+
+async fn report(server: &mut Wire, input: u64, output: u64) {
+    let usage = format!(
+        "data: {{\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\n"
+    );
+    server.write(chunk(&usage)).await;
 }
 
 /// Two streams from which is learned what a token is worth; then time goes on to the next whole minute.
@@ -172,4 +176,20 @@ async fn input_is_counted_from_the_head_on_in_the_second_in_which_it_was_sent() 
     sidecar.exchanges().await;
     assert_eq!(input(&sidecar), told + counted, "1 was reported");
     assert_eq!(by_model(&sidecar, "reserved_tokens_total") - reserved, 2_000.0 + 700.0, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_no_text_can_be_teach_nothing() {
+    let (sidecar, mut upstream) = Sidecar::start(CONFIG);
+    for _ in 0..3 {
+        let (mut client, mut server) = begin(&sidecar, &mut upstream).await;
+        write(&mut client, &mut server, 8, Duration::ZERO).await;
+        report(&mut server, 1_000, u64::MAX).await; // of "hi" and of forty bytes
+        end(&mut client, &mut server, None).await;
+    }
+    let (mut client, mut server) = begin(&sidecar, &mut upstream).await;
+    write(&mut client, &mut server, 8, Duration::ZERO).await;
+    drop(client);
+    let line = sidecar.exchanges().await.pop().unwrap();
+    assert_eq!((&line["input_tokens"], &line["output_tokens"]), (&1.into(), &10.into()), "{line}");
 }
