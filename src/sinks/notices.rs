@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 
 use super::{Fact, Sink};
-use crate::exchange::{Exchange, Outcome};
+use crate::exchange::{Exchange, Outcome, Source};
 
 const MODELS: usize = 100; // that are told of; a client can make up names
 
@@ -30,19 +30,24 @@ impl Sink for Notices {
         if !std::mem::replace(&mut told.first, true) {
             tracing::info!("first exchange: {}", summary(exchange));
         }
-        if exchange.output.is_some() || exchange.unobserved.is_some() || told.unreported.len() >= MODELS {
+        let is_known = exchange.output.is_some_and(|count| count.source != Source::Estimated);
+        let is_read = exchange.dialect.generates() && exchange.unobserved.is_none();
+        if is_known || !is_read || told.unreported.len() >= MODELS {
             return;
         }
         let model = model(exchange);
         if told.unreported.insert(model.clone()) {
-            tracing::warn!(
-                "{model} at upstream {} reports no usage in its streams, so their tokens are counted as missing: \
-                 let clients send \"stream_options\": {{\"include_usage\": true}}, or let the server report it \
-                 unasked (vLLM: --enable-force-include-usage)",
-                exchange.upstream
-            );
+            tracing::warn!("{}", advice(&model, exchange.upstream.as_str()));
         }
     }
+}
+
+/// What would help where a model's tokens are not reported.
+fn advice(model: &str, upstream: &str) -> String {
+    format!(
+        "{model} at upstream {upstream} reports no output tokens, so they are estimated: give the model its tokenizer \
+         (models[].tokenizer), or let clients ask for usage (\"stream_options\": {{\"include_usage\": true}})"
+    )
 }
 
 /// `openai_chat llama-3.1-8b: TTFT 212 ms, 30 in / 24 out (reported)`

@@ -135,6 +135,7 @@ def test_what_was_learned_from_reported_traffic_is_close(llama, untimed, tmp_pat
         Scraper(sidecar.metrics_url).settled(started=LEARNING)
         texts = drive(sidecar.address, leaving, "silent")
         log = lines(sidecar, STREAMS + LEARNING)
+        assert sidecar.program.err.read_text().count(f"{programs.MODEL} at upstream silent reports no output tokens") == 1
     silent = [log[f"number-{number}"] for number in range(STREAMS)]
     assert {(line["upstream"], line["output_source"]) for line in silent} == {("silent", "estimated")}
     estimated = sum(line["output_tokens"] for line in silent)
