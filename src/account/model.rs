@@ -1,14 +1,29 @@
 //! Which model: the configured names, and what matches them.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use super::price::Price;
 use super::tokenize::Encoding;
 use crate::exchange::{ModelNames, Name};
 use crate::observe::Keeps;
 
 /// The models that are known by name.
 #[derive(Debug, Clone, Default)]
-pub struct Models(Vec<Model>);
+pub struct Models {
+    configured: Vec<Model>,
+    /// Price lists.
+    listed: Vec<Listed>,
+}
+
+/// What a price list says of a model.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The names that it is sold by.
+    pub patterns: Vec<Glob>,
+    /// What it costs, and when.
+    pub prices: Vec<Price>,
+}
 
 /// A model known by name.
 #[derive(Debug, Clone)]
@@ -19,6 +34,10 @@ pub struct Model {
     pub name: Name,
     /// What counts its text; none: what its name says, where that is known.
     pub tokenizer: Option<TokenizerName>,
+    /// What it costs, and when; empty: what a price list says.
+    pub prices: Vec<Price>,
+    /// Other configured models: what the same tokens would cost there is told too.
+    pub alternatives: Vec<Name>,
 }
 
 /// Which tokenizer.
@@ -44,14 +63,43 @@ impl Keeps for Models {
 }
 
 impl Models {
-    /// A table; of two entries that match, the first counts.
-    pub fn new(entries: Vec<Model>) -> Self {
-        Self(entries)
+    /// A table, and price lists; of two entries that match, the first counts.
+    pub fn new(configured: Vec<Model>, listed: Vec<Listed>) -> Self {
+        Self { configured, listed }
     }
 
     /// The entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Model> {
-        self.0.iter()
+        self.configured.iter()
+    }
+
+    /// The configured model of this name.
+    pub fn named(&self, name: &Name) -> Option<&Model> {
+        self.iter().find(|model| model.name == *name)
+    }
+
+    /// Whether any model has a price.
+    pub fn has_prices(&self) -> bool {
+        !self.listed.is_empty() || self.iter().any(|model| !model.prices.is_empty())
+    }
+
+    /// What a model costs at this time: what its configuration says, else a price list; that one is asked for the name
+    /// that was served before the one that was asked for.
+    pub fn price(&self, names: &ModelNames, at: SystemTime) -> Option<&Price> {
+        let configured = names.configured.as_ref().and_then(|name| self.named(name));
+        let own = configured.map(|model| &model.prices).filter(|prices| !prices.is_empty());
+        let listed = |name: &Name| {
+            let lists = self.listed.iter();
+            let named = |listed: &&Listed| listed.patterns.iter().any(|glob| glob.matches(name.as_str()));
+            lists.filter(named).flat_map(|listed| &listed.prices).find(|price| price.holds(at))
+        };
+        match own {
+            Some(prices) => prices.iter().find(|price| price.holds(at)),
+            None => {
+                let names = [&names.served, &names.requested, &names.configured];
+                names.into_iter().flatten().find_map(listed)
+            }
+        }
     }
 
     /// The configured model that goes by `name`.
@@ -144,10 +192,15 @@ mod tests {
 
     #[test]
     fn the_first_entry_that_matches_counts_and_the_requested_name_before_the_served_one() {
-        let model =
-            |glob, name| Model { patterns: vec![Glob::new(glob)], name: Name::from(name), tokenizer: None };
-        let models =
-            Models::new(vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")]);
+        let model = |glob, name| Model {
+            patterns: vec![Glob::new(glob)],
+            name: Name::from(name),
+            tokenizer: None,
+            prices: Vec::new(),
+            alternatives: Vec::new(),
+        };
+        let entries = vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")];
+        let models = Models::new(entries, Vec::new());
         let configured = |requested, served: Option<&str>| {
             let (requested, served): (Option<&str>, _) = (requested, served.map(Name::from));
             let names = models.names(requested.map(Name::from).as_ref(), served.as_ref());

@@ -3,12 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use crate::dialect::RequestFacts;
-use crate::exchange::{Count, DialectId, Ending, Exchange, InputBand, Name, Outcome, Timing};
+use crate::exchange::{
+    Cost, Count, DialectId, Ending, Exchange, InputBand, ModelNames, Name, Outcome, Timing,
+};
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
 
 use super::learned::Learned;
 use super::model::Models;
+use super::price::{Price, Tokens};
 use super::tokenize::Counted;
 
 /// An exchange that has ended, as the data plane hands it over.
@@ -71,6 +74,12 @@ pub fn settle(
         output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
+    let began_at = ended_at.checked_sub(seen.clocks.ended.since(seen.clocks.started)).unwrap_or(ended_at);
+    let output_tokens = if origin.dialect.generates() { output.map(|count| count.value) } else { Some(0) };
+    let tokens = input.zip(output_tokens);
+    let tokens = tokens.map(|(input, output)| Tokens { input: input.value, output, usage: &seen.usage });
+    let (cost, alternatives) =
+        costs(models, &model, began_at, |price| Some(price.cost(&tokens?, seen.tier.as_ref())));
     let streamed = seen.streamed && accepted && is_generation;
     let n1 = counts.first_event.filter(|counted| counted.exact && counted.tokens > 0);
     let mut clocks = seen.clocks;
@@ -102,6 +111,9 @@ pub fn settle(
         input,
         output,
         usage: seen.usage,
+        unpriced: cost.is_none() && accepted && is_generation && models.has_prices(),
+        cost,
+        alternatives,
         chunks: seen.chunks,
         undecodable: seen.undecodable,
         bytes_in: seen.bytes_in,
@@ -110,6 +122,22 @@ pub fn settle(
         in_flight_at_start: finished.in_flight_at_start,
         config,
     }
+}
+
+/// What `cost` says of the price of a model at this time, and of those of its alternatives.
+fn costs(
+    models: &Models,
+    names: &ModelNames,
+    at: SystemTime,
+    cost: impl Fn(&Price) -> Option<Cost>,
+) -> (Option<Cost>, Vec<(Name, Cost)>) {
+    let configured = names.configured.as_ref().and_then(|name| models.named(name));
+    let others = configured.map(|model| model.alternatives.as_slice()).unwrap_or_default();
+    let other = |name: &Name| {
+        let names = ModelNames { configured: Some(name.clone()), ..ModelNames::default() };
+        Some((name.clone(), cost(models.price(&names, at)?)?))
+    };
+    (models.price(names, at).and_then(&cost), others.iter().filter_map(other).collect())
 }
 
 /// Output tokens. A report that text has outrun says at least how many: of an answer that was cut it is not the last.

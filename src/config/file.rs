@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
 use super::model::ModelEntry;
+use super::price::{Few, PricesEntry};
 use super::value::{BucketLists, Header, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, UpstreamUrl};
 use super::{
     Config, HostHeader, LogPath, Metrics, NO_UPSTREAM, RequestLog, Route, Target, Upstream, UpstreamTls,
 };
-use crate::account::model::Models;
+use crate::account::model::{Model, Models};
 use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
@@ -32,6 +33,8 @@ pub struct File {
     upstreams: Vec<UpstreamEntry>,
     tenants: TenantsEntry,
     models: Vec<ModelEntry>,
+    #[serde(skip_serializing_if = "Few::is_empty")]
+    prices: Few<PricesEntry>,
     metrics: MetricsEntry,
     request_log: RequestLogEntry,
 }
@@ -47,6 +50,7 @@ impl Default for File {
             upstreams: Vec::new(),
             tenants: TenantsEntry::default(),
             models: Vec::new(),
+            prices: Few::default(),
             metrics: MetricsEntry::default(),
             request_log: RequestLogEntry::default(),
         }
@@ -249,9 +253,7 @@ impl File {
                 format!("`{name}` is no histogram; these are: {}", histograms.join(", ")),
             ));
         }
-        let at = |index| Place::new().key("models").index(index);
-        let models = self.models.iter().zip(0..).map(|(model, index)| model.resolve(&at(index)));
-        let models = models.collect::<Result<_, _>>()?;
+        let models = self.resolve_models()?;
         Ok(Config {
             listen: self.listen.0,
             admin: self.admin.0,
@@ -259,7 +261,7 @@ impl File {
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
             tenants: self.resolve_tenants(),
-            models: Arc::new(Models::new(models)),
+            models: Arc::new(models),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit.0,
                 tenant_on_histograms: self.metrics.tenant_on_histograms,
@@ -313,6 +315,25 @@ impl File {
             resolved.push(upstream);
         }
         Ok(resolved)
+    }
+
+    fn resolve_models(&self) -> Result<Models, Error> {
+        let at = |index| Place::new().key("models").index(index);
+        let models = self.models.iter().zip(0..).map(|(model, index)| model.resolve(&at(index)));
+        let models: Vec<Model> = models.collect::<Result<_, _>>()?;
+        for (index, model) in models.iter().enumerate() {
+            let is_known = |name: &&Name| !models.iter().any(|model| model.name == **name);
+            if let Some(name) = model.alternatives.iter().find(is_known) {
+                let text = format!("`{name}` is the name of no configured model");
+                return Err(Error::at(at(index).key("alternatives"), text));
+            }
+        }
+        let prices = Place::new().key("prices");
+        let is_list = self.prices.0.len() > 1;
+        let at = |index| if is_list { prices.clone().index(index) } else { prices.clone() };
+        let lists = self.prices.0.iter().zip(0..).map(|(list, index)| list.read(&at(index)));
+        let lists: Vec<_> = lists.collect::<Result<_, _>>()?;
+        Ok(Models::new(models, lists.concat()))
     }
 
     fn resolve_tenants(&self) -> Tenants {

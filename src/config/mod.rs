@@ -4,6 +4,7 @@
 mod error;
 pub mod file;
 mod model;
+mod price;
 mod value;
 
 use std::collections::BTreeMap;
@@ -273,6 +274,41 @@ mod tests {
         check_error(
             &format!("{UPSTREAM}upstreams:\n  - {{name: a, url: http://h:1}}\n"),
             "1:11: upstream: give `upstream` or",
+        );
+    }
+
+    #[test]
+    fn a_price_that_is_wrong_is_said_with_what_would_be_right() {
+        let model = |entry: &str| format!("{UPSTREAM}models:\n  - {{name: m, {entry}}}\n");
+        check_error(
+            &model("price: {currency: USD, input: 1e-3, output: 1}"),
+            "3:45: models[0].price.input: `1e-3` is no price of a million tokens; write it like 0.15",
+        );
+        check_error(
+            &model("price: {currency: dollar, input: 1, output: 1}"),
+            "3:33: models[0].price.currency: `dollar` is no currency; write three letters",
+        );
+        check_error(
+            &model("price: {currency: USD, input: 1}"),
+            "3:22: models[0].price: missing field `output`",
+        );
+        check_error(
+            &model(
+                "price: [{currency: USD, from: 2026-01-31, input: 1, output: 1}, {currency: USD, input: 2, output: 2}]",
+            ),
+            "3:79: models[0].price[1]: holds at the same time as one before it",
+        );
+        check_error(
+            &model("price: {currency: USD, from: 31.1.2026, input: 1, output: 1}"),
+            "3:44: models[0].price.from: `31.1.2026` is no date; write it like 2026-01-31",
+        );
+        check_error(
+            &model("alternatives: [n]"),
+            "3:29: models[0].alternatives: `n` is the name of no configured",
+        );
+        check_error(
+            &format!("{UPSTREAM}prices: {{file: /no/where.yaml}}\n"),
+            "2:16: prices.file: could not read /no/where",
         );
     }
 

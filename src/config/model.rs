@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::{Error, Place};
+use super::price::{self, Few, PriceEntry};
 use super::value::{Text, Texts, scalar};
 use crate::account::model::{Glob, Model, TokenizerName};
 use crate::account::tokenize::Encoding;
@@ -17,6 +18,10 @@ pub(super) struct ModelEntry {
     name: Text,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokenizer: Option<TokenizerEntry>,
+    #[serde(default, skip_serializing_if = "Few::is_empty")]
+    price: Few<PriceEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    alternatives: Vec<Text>,
 }
 
 /// `{file: PATH}` or `{encoding: NAME}`.
@@ -67,6 +72,8 @@ impl ModelEntry {
             }
         };
         let patterns = patterns.iter().map(|text| Glob::new(&text.0)).collect();
-        Ok(Model { patterns, name: self.name.name(), tokenizer })
+        let prices = price::resolve(&self.price, None, &at.clone().key("price"))?;
+        let alternatives = self.alternatives.iter().map(Text::name).collect();
+        Ok(Model { patterns, name: self.name.name(), tokenizer, prices, alternatives })
     }
 }

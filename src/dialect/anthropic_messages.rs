@@ -54,8 +54,8 @@ impl Dialect for AnthropicMessages {
             emit(Signal::UpstreamId(&id));
         }
         let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(usage) = json("usage").and_then(read_usage) {
-            emit(Signal::Usage(usage));
+        if let Some(usage) = json("usage") {
+            tell_usage(usage, true, emit);
         }
         tell_text(members, TEXTS, emit);
         if let Some(reason) = word("stop_reason") {
@@ -123,8 +123,8 @@ impl Envelope<'_> {
             "content_block_start" => read::<Block<'_>>(self.content_block).tell(emit),
             "content_block_delta" => read::<Delta<'_>>(self.delta).tell(emit),
             "message_delta" => {
-                if let Some(usage) = self.usage.and_then(|usage| read_usage(usage.get())) {
-                    emit(Signal::Usage(usage));
+                if let Some(usage) = self.usage {
+                    tell_usage(usage.get(), true, emit);
                 }
                 if let Some(word) = read::<MessageDelta<'_>>(self.delta).stop_reason.as_str() {
                     emit(Signal::Finish { choice: 0, reason: finish_reason(word) });
@@ -161,9 +161,9 @@ impl Message<'_> {
         if let Some(id) = self.id.as_str() {
             emit(Signal::UpstreamId(id));
         }
-        if let Some(usage) = self.usage.and_then(|usage| read_usage(usage.get())) {
+        if let Some(usage) = self.usage {
             // What it says of output stands there before there is any: no report.
-            emit(Signal::Usage(Usage { output: None, ..usage }));
+            tell_usage(usage.get(), false, emit);
         }
     }
 }
@@ -238,22 +238,41 @@ fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_
 /// Cached input is reported apart from the rest.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct UsageBody {
+struct UsageBody<'a> {
     input_tokens: Number,
     cache_read_input_tokens: Number,
     cache_creation_input_tokens: Number,
+    cache_creation: Option<CacheCreation>,
     output_tokens: Number,
+    #[serde(borrow)]
+    service_tier: Word<'a>,
 }
 
-fn read_usage(json: &str) -> Option<Usage> {
-    let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
-    Some(Usage {
+/// What was written to the cache, by how long it stays.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct CacheCreation {
+    ephemeral_1h_input_tokens: Number,
+}
+
+fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
+    let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
+    if let Some(tier) = body.service_tier.as_str() {
+        emit(Signal::Tier(tier));
+    }
+    let usage = read_usage(&body);
+    emit(Signal::Usage(if has_output { usage } else { Usage { output: None, ..usage } }));
+}
+
+fn read_usage(body: &UsageBody<'_>) -> Usage {
+    Usage {
         input_uncached: body.input_tokens.0,
         cache_read: body.cache_read_input_tokens.0,
         cache_write: body.cache_creation_input_tokens.0,
+        cache_write_1h: body.cache_creation.as_ref().and_then(|written| written.ephemeral_1h_input_tokens.0),
         output: body.output_tokens.0,
         ..Usage::default()
-    })
+    }
 }
 
 fn finish_reason(word: &str) -> FinishReason {

@@ -113,6 +113,8 @@ pub enum Signal<'a> {
     Failed(&'a str),
     /// The upstream's own id of the answer.
     UpstreamId(&'a str),
+    /// The service tier that it was answered in: it has a price of its own.
+    Tier(&'a str),
     /// The terminal mark.
     Done,
     /// The terminal mark of one choice, where each has its own; the choice's [`Signal::Finish`] came before it.

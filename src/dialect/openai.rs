@@ -51,6 +51,8 @@ struct Envelope<'a, C> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     object: Word<'a>,
+    #[serde(borrow, default)]
+    service_tier: Word<'a>,
     /// Of an error that has no envelope.
     #[serde(borrow, default, rename = "type")]
     kind: Word<'a>,
@@ -66,6 +68,9 @@ impl<C> Envelope<'_, C> {
         }
         if let Some(id) = self.id.as_str() {
             emit(Signal::UpstreamId(id));
+        }
+        if let Some(tier) = self.service_tier.as_str() {
+            emit(Signal::Tier(tier));
         }
         tell_usage(self.usage.map(RawValue::get), self.timings.map(RawValue::get), emit);
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
@@ -104,24 +109,29 @@ struct PromptDetails {
     cache_write_tokens: Number,
     /// vLLM's name.
     created_cache_tokens: Number,
+    audio_tokens: Number,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: Number,
+    audio_tokens: Number,
 }
 
 fn read_usage(json: &str) -> Option<Usage> {
     let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
     let prompt = body.prompt_tokens_details.unwrap_or_default();
+    let completion = body.completion_tokens_details.unwrap_or_default();
     let usage = Usage {
         input: body.prompt_tokens.0,
-        input_uncached: None,
         cache_read: prompt.cached_tokens.or(body.prompt_cache_hit_tokens),
         cache_write: prompt.cache_write_tokens.or(prompt.created_cache_tokens),
+        audio_input: prompt.audio_tokens.0,
         output: body.completion_tokens.0,
-        reasoning: body.completion_tokens_details.unwrap_or_default().reasoning_tokens.0,
+        reasoning: completion.reasoning_tokens.0,
+        audio_output: completion.audio_tokens.0,
+        ..Usage::default()
     };
     (usage != Usage::default()).then_some(usage)
 }
@@ -168,6 +178,9 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(id) = word("id") {
         emit(Signal::UpstreamId(&id));
     }
+    if let Some(tier) = word("service_tier") {
+        emit(Signal::Tier(&tier));
+    }
     let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
     tell_usage(json("usage"), json("timings"), emit);
     tell_text(members, BODY_TEXTS, emit);
@@ -189,8 +202,17 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
 }
 
 /// The members that [`tell_body`] reads.
-pub(super) const BODY_MEMBERS: &[&str] =
-    &["model", "id", "object", "type", "usage", "timings", "error", "choices.*.finish_reason"];
+pub(super) const BODY_MEMBERS: &[&str] = &[
+    "model",
+    "id",
+    "object",
+    "type",
+    "service_tier",
+    "usage",
+    "timings",
+    "error",
+    "choices.*.finish_reason",
+];
 
 /// Where the generated text of a body is.
 const BODY_TEXTS: &[&str] = &["choices.*.message", "choices.*.text"];

@@ -163,6 +163,17 @@ impl InputBand {
     }
 }
 
+/// What an exchange cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// Millionths of a millionth of the currency's unit.
+    pub pico: u128,
+    /// As ISO 4217 writes it.
+    pub currency: Name,
+    /// The price list.
+    pub version: Name,
+}
+
 /// An exchange, ended and settled: what every sink is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
@@ -211,6 +222,12 @@ pub struct Exchange {
     pub output: Option<Count>,
     /// The details of what the upstream reported.
     pub usage: Usage,
+    /// What it cost; none where no price is known, or not how many tokens.
+    pub cost: Option<Cost>,
+    /// There are prices, and it has no cost for all that: nobody named its model's, or its tokens are not known.
+    pub unpriced: bool,
+    /// What the same tokens would have cost at other models, by their names.
+    pub alternatives: Vec<(Name, Cost)>,
     /// Events that carried at least one token.
     pub chunks: u64,
     /// Events that its dialect could not read.

@@ -64,18 +64,27 @@ pub struct Usage {
     pub cache_read: Option<u64>,
     /// Of those, written to a prompt cache.
     pub cache_write: Option<u64>,
+    /// Of these, for an hour and not for minutes.
+    pub cache_write_1h: Option<u64>,
+    /// Of the input, sound.
+    pub audio_input: Option<u64>,
     /// Output tokens, reasoning included.
     pub output: Option<u64>,
     /// Of those, reasoning.
     pub reasoning: Option<u64>,
+    /// Of those, sound.
+    pub audio_output: Option<u64>,
 }
 
 impl Usage {
     /// Takes every field that `later` has: within one answer the last report of a number wins, and reports
     /// are never added up.
     pub fn update(&mut self, later: Usage) {
-        let Usage { input, input_uncached, cache_read, cache_write, output, reasoning } = later;
+        let Usage { input, input_uncached, cache_read, cache_write, output, reasoning, .. } = later;
         self.input = input.or(self.input);
+        self.cache_write_1h = later.cache_write_1h.or(self.cache_write_1h);
+        self.audio_input = later.audio_input.or(self.audio_input);
+        self.audio_output = later.audio_output.or(self.audio_output);
         self.cache_read = cache_read.or(self.cache_read);
         self.cache_write = cache_write.or(self.cache_write);
         self.input_uncached = input_uncached.or(self.input_uncached);

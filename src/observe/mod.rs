@@ -311,6 +311,10 @@ impl Observer {
             Signal::UpstreamId(id) => {
                 self.seen.upstream_request_id.get_or_insert_with(|| Name::bounded(id, ID_LIMIT));
             }
+            Signal::Tier(tier) => {
+                let tier = Name::bounded(tier, ID_LIMIT);
+                self.seen.tier = Some(tier); // a wish first, what it came to at the end
+            }
             Signal::Text { bytes } => self.seen.text_bytes = Some(bytes),
             Signal::Usage(usage) => {
                 self.seen.usage.update(usage);

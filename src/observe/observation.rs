@@ -27,6 +27,8 @@ pub struct Observation {
     pub error_class: Option<Name>,
     /// What the upstream reported of tokens.
     pub usage: Usage,
+    /// The service tier that it says it answered in.
+    pub tier: Option<Name>,
     /// Text came after the last report of output tokens: it says less than what was delivered.
     pub outran_usage: bool,
     /// Bytes of UTF-8 of the generated text; none where none of it was read, or some of it is no text.

@@ -23,6 +23,7 @@ pub(super) struct Page {
     clocks: Clocks,
     model: Option<String>,
     upstream_id: Option<String>,
+    tier: Option<String>,
     several_choices: bool,
     /// Chunks without an event of which no line tells yet: how many, of how many bytes, until when.
     untold: Option<(usize, usize, Moment)>,
@@ -38,6 +39,7 @@ impl Page {
             clocks: Clocks { started, ..Clocks::default() },
             model: None,
             upstream_id: None,
+            tier: None,
             several_choices: false,
             untold: None,
             quiet: false,
@@ -135,7 +137,11 @@ impl Page {
                     names.push(format!("id {}", escaped(id)));
                     self.upstream_id = Some(id.clone());
                 }
-                Said::Model(_) | Said::UpstreamId(_) => {}
+                Said::Tier(tier) if self.tier.as_ref() != Some(tier) => {
+                    names.push(format!("tier {}", escaped(tier)));
+                    self.tier = Some(tier.clone());
+                }
+                Said::Model(_) | Said::UpstreamId(_) | Said::Tier(_) => {}
                 Said::Delta { choice, kind, tokens, bytes, text } => {
                     let mut part = kind_name(*kind).to_owned();
                     part += &bytes.map_or_else(|| ", half a character".to_owned(), |n| format!(" {n} B"));
@@ -220,14 +226,17 @@ fn kind_name(kind: DeltaKind) -> &'static str {
 }
 
 fn usage_text(usage: &Usage) -> String {
-    let Usage { input, input_uncached, cache_read, cache_write, output, reasoning } = usage;
+    let Usage { input, input_uncached, cache_read, cache_write, output, reasoning, .. } = usage;
     let told = [
         (input, "in"),
         (input_uncached, "in beside the cache"),
         (cache_read, "from cache"),
         (cache_write, "into cache"),
+        (&usage.cache_write_1h, "of them for an hour"),
+        (&usage.audio_input, "sound in"),
         (output, "out"),
         (reasoning, "reasoning"),
+        (&usage.audio_output, "sound out"),
     ];
     let told = told.iter().filter_map(|(value, name)| value.map(|value| format!("{value} {name}")));
     format!("usage {}", told.collect::<Vec<_>>().join(", "))

@@ -42,6 +42,7 @@ pub(super) struct Asked {
 pub(super) enum Said {
     Model(String),
     UpstreamId(String),
+    Tier(String),
     Delta { choice: u32, kind: DeltaKind, tokens: Option<u32>, bytes: Option<usize>, text: Option<String> },
     Text(u64),
     Usage(Usage),
@@ -119,6 +120,7 @@ impl Trace for Rows {
         row.said.push(match *signal {
             Signal::Model(model) => Said::Model(model.to_owned()),
             Signal::UpstreamId(id) => Said::UpstreamId(id.to_owned()),
+            Signal::Tier(tier) => Said::Tier(tier.to_owned()),
             Signal::Delta { choice, text, tokens, kind } => {
                 let text = text.decode();
                 let bytes = text.as_ref().map(|text| text.len());

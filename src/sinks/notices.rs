@@ -18,6 +18,7 @@ pub struct Notices(Mutex<Told>);
 struct Told {
     first: bool,
     unreported: HashSet<String>,
+    unpriced: HashSet<String>,
 }
 
 impl Sink for Notices {
@@ -29,6 +30,15 @@ impl Sink for Notices {
         let mut told = self.0.lock();
         if !std::mem::replace(&mut told.first, true) {
             tracing::info!("first exchange: {}", summary(exchange));
+        }
+        if exchange.unpriced && told.unpriced.len() < MODELS {
+            let model = model(exchange);
+            if told.unpriced.insert(model.clone()) {
+                tracing::warn!(
+                    "{model} has no price, so its requests cost nothing in cost_total: give it one \
+                     (models[].price, or a list in prices)"
+                );
+            }
         }
         let is_known = exchange.output.is_some_and(|count| count.source != Source::Estimated);
         let is_read = exchange.dialect.generates() && exchange.unobserved.is_none();

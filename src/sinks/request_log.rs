@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use super::{Fact, Sink};
+use crate::account::price::PICO;
 use crate::config::{LogPath, RequestLog as Settings};
 use crate::exchange::{Blame, Exchange, FinishReason, Name, Unobserved};
 use crate::vitals::{DropStage, Vitals};
@@ -101,7 +103,11 @@ impl Line<'_> {
         out.put("cache_write_input_tokens", detail(exchange.usage.cache_write))?;
         out.put("output_tokens", exchange.output.map(|count| count.value))?;
         out.put_word("output_source", exchange.output.map(|count| count.source.label()))?;
-        out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))
+        out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))?;
+        let Some(cost) = &exchange.cost else { return Ok(()) };
+        out.put("cost", Some(Amount(cost.pico)))?;
+        out.put("currency", Some(cost.currency.as_str()))?;
+        out.put("price_version", Some(cost.version.as_str()))
     }
 
     /// The line's text, without a line feed.
@@ -169,6 +175,17 @@ impl Text {
     fn put_name(&mut self, name: &'static str) {
         let before: &[u8] = if self.0.is_empty() { b"{\"" } else { b",\"" };
         [before, name.as_bytes(), b"\":"].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
+    }
+}
+
+/// Money as a number with all its decimals: exact where a reader reads decimals, as for a bill it should.
+struct Amount(u128);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = format!("{}.{:012}", self.0 / PICO, self.0 % PICO);
+        let text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
+        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -374,6 +391,9 @@ mod tests {
             input: Some(Count::reported(30)),
             output: None,
             usage: Usage { input: Some(30), ..Usage::default() },
+            cost: None,
+            unpriced: false,
+            alternatives: Vec::new(),
             chunks: 24,
             undecodable: 0,
             bytes_in: 120,

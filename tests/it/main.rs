@@ -29,6 +29,8 @@ mod hops;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod price;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod timing;

@@ -9,7 +9,7 @@ use super::labels::Label;
 pub use super::row::{Kind, PREFIX, Row, Section};
 
 use Kind::{Counter, Gauge, Histogram};
-use Section::{Latency, Sidecar, Tokens, Traffic};
+use Section::{Cost, Latency, Sidecar, Tokens, Traffic};
 
 /// Every metric, in the order of the page.
 pub static TABLE: &[Row] = &[
@@ -296,6 +296,40 @@ pub static TABLE: &[Row] = &[
         "Input and output tokens that flowed in the last 60 seconds.",
     )
     .there_from_start(),
+    Row::new(
+        Id::Cost,
+        "cost_total",
+        Counter,
+        Cost,
+        &[Label::Tenant, Label::Model, Label::Upstream, Label::Currency],
+        "What exchanges cost, in the currency's unit, counted when they end; only where a price is known (unpriced_requests_total) and the tokens are. Exact in the request log, here to the nearest double.",
+    )
+    .of_money(),
+    Row::new(
+        Id::UnpricedRequests,
+        "unpriced_requests_total",
+        Counter,
+        Cost,
+        &[Label::Model],
+        "Accepted requests for tokens without a cost though prices are configured: their model has none at that time, or nobody knows their tokens. cost_total lacks them.",
+    ),
+    Row::new(
+        Id::PricePerMillionTokens,
+        "price_per_million_tokens",
+        Gauge,
+        Cost,
+        &[Label::Model, Label::Kind, Label::Currency],
+        "What a million tokens cost at the scrape, of each model that is configured or was seen and has a price; in its ordinary tier and for prompts of ordinary length.",
+    ),
+    Row::new(
+        Id::AlternativeCost,
+        "alternative_cost_total",
+        Counter,
+        Cost,
+        &[Label::Tenant, Label::Model, Label::Alternative, Label::Currency],
+        "What the same tokens would have cost at another configured model (models[].alternatives). Another tokenizer would count them a little differently.",
+    )
+    .of_money(),
     Row::new(
         Id::BuildInfo,
         "build_info",

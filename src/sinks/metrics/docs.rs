@@ -29,6 +29,7 @@ pub fn markdown() -> String {
         (Section::Traffic, "Traffic"),
         (Section::Latency, "Latency"),
         (Section::Tokens, "Tokens"),
+        (Section::Cost, "Cost"),
         (Section::Sidecar, "The sidecar itself"),
     ] {
         let _ = write!(page, "\n## {title}\n"); // writing to a String cannot fail
@@ -103,6 +104,11 @@ fn values(label: Label) -> &'static str {
         Label::State => {
             "`live`: added while streams run, not yet settled; `owed`: added too much, to be taken from what comes next."
         }
+        Label::Kind => {
+            "`input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`."
+        }
+        Label::Currency => "Three letters, as ISO 4217 writes them.",
+        Label::Alternative => "The name of another configured model.",
         Label::Stage => {
             "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`: only the log's line is lost."
         }

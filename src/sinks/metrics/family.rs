@@ -16,6 +16,7 @@ use prometheus::{HistogramOpts, IntCounter};
 
 use super::catalog::{Kind, Row};
 use super::labels::{Key, Label, Labels, hash_of_key};
+use crate::account::price::PICO;
 use crate::clock::Moment;
 use crate::exchange::Name;
 
@@ -38,6 +39,37 @@ impl Instrument for IntCounter {
     fn read(&self) -> (Metric, Exemplars) {
         (self.metric(), Exemplars::new())
     }
+}
+
+/// Money, counted in integers.
+#[derive(Debug, Default)]
+pub(super) struct Money(Mutex<u128>);
+
+impl Money {
+    /// Adds millionths of a millionth of the currency's unit.
+    pub(super) fn add(&self, pico: u128) {
+        let mut all = self.0.lock();
+        *all = all.saturating_add(pico);
+    }
+}
+
+impl Instrument for Money {
+    fn another(&self) -> Self {
+        Self::default()
+    }
+
+    fn read(&self) -> (Metric, Exemplars) {
+        let (mut metric, mut counter) = (Metric::default(), Counter::default());
+        counter.set_value(units(*self.0.lock()));
+        metric.set_counter(counter);
+        (metric, Exemplars::new())
+    }
+}
+
+/// The nearest double of an amount in the currency's unit.
+fn units(pico: u128) -> f64 {
+    // Both exact up to 2^53: one rounding.
+    pico as f64 / PICO as f64
 }
 
 /// A counter at 0. Name and help are never shown: the row has them.

@@ -50,6 +50,12 @@ pub enum Label {
     Source,
     /// Whether tokens are still being added, or were too many.
     State,
+    /// Which kind of token.
+    Kind,
+    /// A currency, as ISO 4217 writes it.
+    Currency,
+    /// Another configured model.
+    Alternative,
     /// Where a record was lost.
     Stage,
     /// The name of a label.
@@ -60,7 +66,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 16] = [
+    pub const ALL: [Label; 19] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -74,6 +80,9 @@ impl Label {
         Self::Direction,
         Self::Source,
         Self::State,
+        Self::Kind,
+        Self::Currency,
+        Self::Alternative,
         Self::Stage,
         Self::Label,
         Self::Version,
@@ -95,6 +104,9 @@ impl Label {
             Self::Direction => "direction",
             Self::Source => "source",
             Self::State => "state",
+            Self::Kind => "kind",
+            Self::Currency => "currency",
+            Self::Alternative => "alternative",
             Self::Stage => "stage",
             Self::Label => "label",
             Self::Version => "version",
@@ -248,6 +260,12 @@ impl Budget {
     pub(super) fn find(&self, name: &Name) -> Option<Name> {
         let state = self.state.lock();
         (state.exempt.contains(name) || state.slots.contains_key(name)).then(|| name.clone())
+    }
+
+    /// Every name that has a slot and was accepted.
+    pub(super) fn accepted(&self) -> Vec<Name> {
+        let state = self.state.lock();
+        state.slots.iter().filter(|(_, slot)| slot.accepted).map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether the upstream has accepted this name before, and it still has its slot.

@@ -28,10 +28,11 @@ use prometheus::IntCounter;
 use prometheus::proto::MetricFamily;
 
 use self::catalog::{Id, Kind, Row, TABLE};
-use self::family::{Family, Histogram, Trail};
+use self::family::{Family, Histogram, Money, Trail};
 use self::flow::Flows;
 pub use self::format::{Format, accepts_gzip, gzip};
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
+use crate::account::model::Models;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exchange::{Name, Source};
@@ -94,6 +95,7 @@ pub struct Metrics {
 #[derive(Debug)]
 enum Store {
     Counters(Family<IntCounter>),
+    Money(Family<Money>),
     Histograms(Family<Histogram>),
     Read, // at the scrape, from elsewhere
 }
@@ -102,6 +104,7 @@ enum Store {
 struct Settings {
     idle: Duration,
     exemplars: bool,
+    models: Arc<Models>,
     presets: Vec<HashSet<Key>>, // series that are there from the start, for each row of the table
 }
 
@@ -172,6 +175,9 @@ impl Metrics {
                 Store::Counters(family) => family.drop_idle(|key, touched| {
                     is_old(touched) && !presets.contains(key) && !busy.has_any_of(row.labels, key)
                 }),
+                Store::Money(family) => {
+                    family.drop_idle(|key, touched| is_old(touched) && !busy.has_any_of(row.labels, key));
+                }
                 Store::Histograms(family) => family.drop_idle(|_, touched| is_old(touched)),
                 Store::Read => {}
             }
@@ -201,6 +207,15 @@ impl Metrics {
         debug_assert!(matches!(self.stores.get(place), Some(Store::Counters(_))), "{id:?} is no counter");
         if let Some(Store::Counters(family)) = self.stores.get(place) {
             family.touch(labels, now, |counter| counter.inc_by(n));
+        }
+    }
+
+    /// Adds money to a counter.
+    fn add_money(&self, id: Id, labels: &Labels<'_>, pico: u128, now: Moment) {
+        let place = id as usize;
+        debug_assert!(matches!(self.stores.get(place), Some(Store::Money(_))), "{id:?} is no money");
+        if let Some(Store::Money(family)) = self.stores.get(place) {
+            family.touch(labels, now, |money| money.add(pico));
         }
     }
 
@@ -258,6 +273,9 @@ impl Store {
     fn new(row: &'static Row, config: &Config) -> Result<Self, MetricsError> {
         let refused = |source| MetricsError::Refused { name: row.name, source };
         Ok(match row.kind {
+            Kind::Counter if row.is_money => {
+                Self::Money(Family::new(row, row.labels.to_vec(), Money::default()))
+            }
             Kind::Counter => {
                 Self::Counters(Family::new(row, row.labels.to_vec(), family::counter().map_err(refused)?))
             }
@@ -282,6 +300,7 @@ impl Settings {
         Self {
             idle: config.metrics.idle_series,
             exemplars: config.metrics.exemplars,
+            models: Arc::clone(&config.models),
             presets: TABLE.iter().map(presets).collect(),
         }
     }

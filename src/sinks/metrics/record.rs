@@ -156,6 +156,7 @@ impl Metrics {
                 self.observe(id, &labels, count.value as f64, trail(exchange), now);
             }
         }
+        self.priced(exchange, &labels, now);
         self.time(Id::TimePerOutputToken, &labels, exchange.timing.tpot, exchange, now);
         if let Some(tps) = exchange.timing.tps {
             self.observe(Id::OutputTokensPerSecond, &labels, tps, trail(exchange), now);
@@ -181,6 +182,22 @@ impl Metrics {
             labels.set(Label::Direction, direction);
             let ratio = counted.tokens as f64 / reported.value as f64;
             self.observe(Id::TokenAuditRatio, &labels, ratio, None, now);
+        }
+    }
+
+    /// What it cost, and would have cost elsewhere.
+    fn priced(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
+        if exchange.unpriced {
+            self.add(Id::UnpricedRequests, labels, 1, now);
+        }
+        if let Some(cost) = &exchange.cost {
+            let labels = labels.with(Label::Currency, cost.currency.as_str());
+            self.add_money(Id::Cost, &labels, cost.pico, now);
+        }
+        for (alternative, cost) in &exchange.alternatives {
+            let labels = labels.with(Label::Alternative, alternative.as_str());
+            let labels = labels.with(Label::Currency, cost.currency.as_str());
+            self.add_money(Id::AlternativeCost, &labels, cost.pico, now);
         }
     }
 

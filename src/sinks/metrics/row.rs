@@ -38,6 +38,8 @@ pub enum Section {
     Latency,
     /// Tokens.
     Tokens,
+    /// Money.
+    Cost,
     /// The sidecar itself.
     Sidecar,
 }
@@ -61,6 +63,8 @@ pub struct Row {
     pub exemplars: bool,
     /// Whether the series of configured models and known tenants are there at 0 from the start.
     pub from_start: bool,
+    /// Whether it counts money: in integers, shown in the currency's unit.
+    pub is_money: bool,
 }
 
 impl Row {
@@ -72,7 +76,7 @@ impl Row {
         labels: &'static [Label],
         help: &'static str,
     ) -> Self {
-        Self { id, name, kind, section, labels, help, exemplars: false, from_start: false }
+        Self { id, name, kind, section, labels, help, exemplars: false, from_start: false, is_money: false }
     }
 
     pub(super) const fn with_exemplars(self) -> Self {
@@ -81,6 +85,10 @@ impl Row {
 
     pub(super) const fn there_from_start(self) -> Self {
         Self { from_start: true, ..self }
+    }
+
+    pub(super) const fn of_money(self) -> Self {
+        Self { is_money: true, ..self }
     }
 
     /// Its name on the page.

@@ -12,7 +12,7 @@ use crate::account::meter::Tokens;
 use crate::account::settle::Counts;
 use crate::account::tokenize::Counted;
 use crate::exchange::{
-    Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
+    Cost, Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -34,7 +34,7 @@ fn config() -> Config {
     let text = "
 upstreams: [{name: vllm, url: 'http://127.0.0.1:8000'}]
 tenants: {known: [search], limit: 3}
-models: [{match: ['llama*'], name: llama}]
+models: [{match: ['llama*'], name: llama, price: {currency: USD, input: 0.15, cache_read: 0.03, output: 0.6}}]
 metrics: {model_limit: 2, idle_series: 6h}
 ";
     Config::parse(text, &[]).unwrap()
@@ -129,6 +129,9 @@ fn exchange() -> Exchange {
         input: None,
         output: None,
         usage: Usage::default(),
+        cost: None,
+        unpriced: false,
+        alternatives: Vec::new(),
         chunks: 0,
         undecodable: 0,
         bytes_in: 0,
@@ -167,6 +170,7 @@ fn stream() -> Exchange {
             cache_read: Some(16),
             cache_write: Some(0),
             reasoning: Some(5),
+            ..Usage::default()
         },
         chunks: 20,
         connect: Some(millis(3)),
@@ -274,6 +278,12 @@ fn full() -> Bench {
         accepted: &accepted(streamed.model.clone()),
         ttft: millis(250),
     });
+    let cost = |pico| Cost { pico, currency: name("USD"), version: name("config") };
+    let streamed = Exchange {
+        cost: Some(cost(15_180_000)),
+        alternatives: vec![(name("llama-large"), cost(90_000_000))],
+        ..streamed
+    };
     let runs = bench.open("search");
     bench.metrics.record(&Fact::Flow {
         origin: &runs.origin,
@@ -289,6 +299,7 @@ fn full() -> Bench {
         Exchange {
             reserved: Some(300),
             undecodable: 3,
+            unpriced: true,
             finish_reasons: Vec::new(),
             output: Some(Count::estimated(8)),
             ..exchange()
@@ -447,6 +458,20 @@ fn tokens_are_there_at_nothing_from_the_start_for_whoever_is_known() {
     more.tenants.known.push(name("support"));
     bench.metrics.apply(&more);
     assert_eq!(sum(&bench.samples(), "output_tokens_total", &[("tenant", "support")]), Some(0.0));
+}
+
+#[test]
+fn money_is_added_up_in_integers() {
+    let bench = Bench::new(&config());
+    let tenth = Cost { pico: 100_000_000_000, currency: name("EUR"), version: name("v") };
+    for _ in 0..3 {
+        bench.tell(&Exchange { cost: Some(tenth.clone()), ..exchange() });
+    }
+    let page = bench.page(Format::Text004);
+    let series =
+        "streamgauge_cost_total{tenant=\"acme\",model=\"gpt\",upstream=\"vllm\",currency=\"EUR\"} 0.3\n";
+    assert!(page.contains(series), "not 0.30000000000000004: {page}");
+    assert_eq!(sum(&bench.samples(), "unpriced_requests_total", &[]), None);
 }
 
 #[test]
