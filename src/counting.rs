@@ -2,6 +2,7 @@
 //! where it cannot keep up counts are estimates.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,7 +141,9 @@ fn run<T>(
     let _ = rustix::process::setpriority_process(None, 10);
     while let Ok(Job { name, kept, rest }) = work.recv() {
         let tokenizer = if hurries.load(Ordering::Relaxed) { None } else { tokenizers.get(&name) };
-        let counts = tokenizer.map(|tokenizer| count(&tokenizer, name.is_openai(), &kept));
+        let counting = || tokenizer.map(|tokenizer| count(&tokenizer, name.is_openai(), &kept));
+        // A text that brings the thread down would take all that wait with it.
+        let counts = catch_unwind(AssertUnwindSafe(counting)).ok().flatten();
         if done.send((counts.unwrap_or_default(), rest)).is_err() {
             return;
         }

@@ -43,6 +43,9 @@ pub struct Live {
     text: AtomicU64,
     input: AtomicU64,
     output: AtomicU64,
+    /// Text and events by the time of that report.
+    text_told: AtomicU64,
+    events_told: AtomicU64,
     /// It has ended, and whoever counts has taken its record; or there is no record of it.
     taken: AtomicBool,
 }
@@ -72,9 +75,9 @@ pub struct Ask {
 /// How much of a stream has come so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// Bytes of generated text.
+    /// Bytes of generated text that no report has told of.
     pub text: u64,
-    /// Token events.
+    /// Token events that no report has told of.
     pub events: u64,
     /// Input tokens, where a report has come.
     pub input: Option<u64>,
@@ -98,6 +101,8 @@ impl Live {
             text: AtomicU64::new(0),
             input: AtomicU64::new(NONE),
             output: AtomicU64::new(NONE),
+            text_told: AtomicU64::new(0),
+            events_told: AtomicU64::new(0),
             taken: AtomicBool::new(!has_record),
         }
     }
@@ -149,18 +154,29 @@ impl Live {
 
     /// Adds the token events of a chunk; what has come by now is so much text, and was reported so.
     pub fn add_chunk(&self, events: u64, text: u64, usage: &Usage) {
-        self.events.fetch_add(events, Ordering::Relaxed);
+        let events = self.events.fetch_add(events, Ordering::Relaxed) + events;
         self.text.store(text, Ordering::Relaxed);
         self.input.store(usage.input.unwrap_or(NONE), Ordering::Relaxed);
-        self.output.store(usage.output.unwrap_or(NONE), Ordering::Relaxed);
+        if self.output.swap(usage.output.unwrap_or(NONE), Ordering::Relaxed) != usage.output.unwrap_or(NONE) {
+            self.text_told.store(text, Ordering::Relaxed);
+            self.events_told.store(events, Ordering::Relaxed);
+        }
+    }
+
+    /// How many token events have come.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// How much has come so far.
     pub fn flow(&self) -> Flow {
         let known = |count: &AtomicU64| Some(count.load(Ordering::Relaxed)).filter(|n| *n != NONE);
+        let since = |all: &AtomicU64, told: &AtomicU64| {
+            all.load(Ordering::Relaxed).saturating_sub(told.load(Ordering::Relaxed))
+        };
         Flow {
-            text: self.text.load(Ordering::Relaxed),
-            events: self.events.load(Ordering::Relaxed),
+            text: since(&self.text, &self.text_told),
+            events: since(&self.events, &self.events_told),
             input: known(&self.input),
             output: known(&self.output),
         }

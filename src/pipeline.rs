@@ -88,6 +88,8 @@ pub struct Pipeline {
     /// How many are being counted.
     waiting: usize,
     looks: u32,
+    /// How many could have been counted for comparison.
+    comparable: u64,
     sinks: Vec<Arc<dyn Sink>>,
     sweep: Box<dyn FnMut(Moment) + Send>,
 }
@@ -129,6 +131,7 @@ impl Pipeline {
             counted,
             waiting: 0,
             looks: 0,
+            comparable: 0,
             sinks,
             sweep: Box::new(sweep),
         };
@@ -179,7 +182,7 @@ impl Pipeline {
         }
     }
 
-    /// Tells how many tokens a running stream has had: what was reported so far, else a low estimate.
+    /// Tells how many tokens a running stream has had: what was reported so far, and a low estimate of the rest.
     fn flow(&self, live: &Live) {
         let Some(accepted) = live.accepted().filter(|_| !live.is_taken()) else { return };
         let (flow, model) = (live.flow(), accepted.model.label(true));
@@ -191,7 +194,7 @@ impl Pipeline {
             .filter(|_| live.origin.dialect.generates());
         let so_far = Tokens {
             input: flow.input.or_else(|| asked.map(Estimate::low)).unwrap_or(0),
-            output: flow.output.unwrap_or(0).max(estimate.map_or(0, Estimate::low)),
+            output: flow.output.unwrap_or(0).saturating_add(estimate.map_or(0, Estimate::low)),
         };
         let most = accepted.ask.max_output.unwrap_or(0);
         let reserved = asked.map(|input| input.likely().saturating_add(most));
@@ -211,9 +214,9 @@ impl Pipeline {
         self.first_token(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
         let lacks = finished.lacks();
-        let audits = !lacks.any() && self.audits(&finished, config.metrics.token_audit);
+        let (is_whole, lacks_first) = (finished.is_whole(), finished.lacks_first_event());
         let mut settling = Settling { finished, config, ended_at, first_event: None };
-        let kept = kept.filter(|_| lacks.any() || audits || settling.finished.lacks_first_event());
+        let kept = kept.filter(|_| lacks.any() || lacks_first || is_whole);
         let Some((name, kept)) = kept.and_then(|kept| Some((settling.tokenizer()?, kept))) else {
             drop(self.ended_and_settled(settling));
             return;
@@ -221,6 +224,10 @@ impl Pipeline {
         settling.first_event = self.counting.first_event(&name, &kept);
         if lacks.any() {
             return self.count(name, kept.only(lacks.input, lacks.output), settling);
+        }
+        let audits = is_whole && self.audits(settling.config.metrics.token_audit);
+        if lacks_first && settling.first_event.is_none() && kept.has_output() {
+            return self.count(name, kept.only(false, true), settling);
         }
         let exchange = self.ended_and_settled(settling);
         if audits {
@@ -230,12 +237,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether an exchange is one of those that are counted for comparison: of a share, evenly, and while there is
-    /// little else to count.
-    fn audits(&self, finished: &Finished, share: f64) -> bool {
+    /// Whether an exchange whose tokens are reported and whose text can be counted is one of those that are counted for
+    /// comparison: a share of them, evenly, and while there is little else to count.
+    fn audits(&mut self, share: f64) -> bool {
         let taken = |n: u64| (n as f64 * share) as u64;
-        let number = finished.origin.number;
-        taken(number + 1) > taken(number) && finished.is_whole() && self.waiting < AUDIT_BEHIND
+        self.comparable += 1;
+        taken(self.comparable) > taken(self.comparable - 1) && self.waiting < AUDIT_BEHIND
     }
 
     fn count(&mut self, name: TokenizerName, kept: Kept, settling: Settling) {
@@ -286,6 +293,7 @@ impl Pipeline {
             tokio::select! {
                 Some((counts, purpose)) = self.counted.recv() => self.counted(counts, purpose),
                 () = &mut hurry, if !self.counting.is_hurrying() => self.counting.hurry(),
+                else => return, // the thread is gone, and what it had with it
             }
         }
     }

@@ -1,5 +1,9 @@
 //! What a token of a model is worth, learned from traffic whose tokens are known: for exchanges whose tokens are not,
 //! and for streams that still run.
+//!
+//! What is reported is other people's word. A report that its text cannot be is no lesson, one exchange weighs no more
+//! than [`LESSON`] tokens whatever it says, and old ones are forgotten: so that no single report spoils what others are
+//! estimated at.
 
 use hashbrown::HashMap;
 
@@ -7,12 +11,17 @@ use super::tokenize::BYTES_A_TOKEN;
 use crate::exchange::{Count, Exchange, Name};
 use crate::observe::Text;
 
-/// How many models are remembered, and how many at an upstream. When all places are taken a further one is estimated by
-/// the default, or by its bytes alone.
+/// How many models are remembered; a further one takes the place of the one that has told nothing for the longest.
 const MODELS: usize = 1024;
+
+/// How many upstreams of a model are remembered; streams of a further one are estimated by their bytes.
+const UPSTREAMS: usize = 16;
 
 /// After so many further tokens, what was learned before counts half: traffic changes its language.
 const HALF_LIFE: f64 = 20_000.0;
+
+/// The most tokens that one exchange counts for.
+const LESSON: f64 = 2_000.0;
 
 /// The fewest tokens that tell more than the default.
 const ENOUGH: f64 = 50.0;
@@ -23,37 +32,46 @@ const SPREAD_UNLEARNED: f64 = 0.125;
 /// How far a learned estimate is taken to be off, at least and at most.
 const SPREADS: (f64, f64) = (0.005, 0.05);
 
-/// How many tokens more than bytes a prompt can be: what a chat format adds to few words. What is reported beyond it is
-/// no text, a picture as a rule, and says nothing of the next one.
-const FORMAT: u64 = 256;
+/// The most bytes that the tokens of a text have on average: of long words, or of a run of blanks.
+const BYTES_AT_MOST: u64 = 16;
+
+/// The fewest of a prompt's, in halves of a byte. Of a shorter one pictures or sound are a part, as a rule.
+const HALVES_AT_LEAST: u64 = 3;
+
+/// From so many bytes on a prompt tells what its tokens are worth; a shorter one, what the format adds to it.
+const LONG_PROMPT: u64 = 1024;
+
+/// The most tokens that a chat format adds to a prompt. What is reported beyond it is no text.
+const FORMAT: f64 = 256.0;
+
+/// How much of the mean of what the format adds one prompt is.
+const FORMAT_SHARE: f64 = 0.05;
 
 /// An event is taken for so many tokens as those were whose tokens are known, unless the events of its upstream hold so
 /// many times as much text, or as little: then that one cuts them elsewhere.
 const UNUSUAL: f64 = 1.6;
 
-/// What was learned.
+/// What was learned, by the model's label.
 #[derive(Debug, Default)]
 pub struct Learned {
-    /// By the model's label.
     models: HashMap<Name, Model>,
-    /// How much text an event holds, by the model's label and the upstream.
-    events: HashMap<(Name, Name), Events>,
+    lessons: u64,
 }
 
-/// Of the streams of one model at one upstream, their tokens known or not: older ones weigh less.
-#[derive(Debug, Clone, Copy, Default)]
-struct Events {
-    bytes: f64,
-    events: f64,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Model {
+    /// Of long prompts.
     input: Ratio,
+    /// Tokens that the format adds to a prompt: the mean of short ones, once there was one.
+    format: Option<f64>,
     output: Ratio,
     /// Of streams: token events and the tokens in them. Most servers send an event for each token, which tells more
     /// than its bytes; where they don't, these differ from stream to stream.
     events: Ratio,
+    /// How much text an event holds, by the upstream, whether or not its tokens are known.
+    upstreams: Vec<(Name, Events)>,
+    /// The number of the last lesson.
+    last: u64,
 }
 
 /// Units (bytes of text, or events) and the tokens that they were, older ones weighing less.
@@ -64,6 +82,13 @@ struct Ratio {
     /// How many tokens what was learned before would have been wrong by, and of how many.
     off: f64,
     judged: f64,
+}
+
+/// Of the streams of one model at one upstream; older ones weigh less.
+#[derive(Debug, Clone, Copy, Default)]
+struct Events {
+    bytes: f64,
+    events: f64,
 }
 
 /// A number of tokens that is not known.
@@ -89,61 +114,110 @@ impl Estimate {
 impl Learned {
     /// Input tokens that so much text is.
     pub fn input(&self, model: Option<&Name>, bytes: u64) -> Estimate {
-        self.find(model).input.estimate(bytes)
+        let Some(model) = self.find(model) else { return Ratio::default().estimate(bytes) };
+        let text = model.input.estimate(bytes);
+        Estimate { tokens: text.tokens + model.format.unwrap_or(0.0), ..text }
     }
 
     /// Output tokens that so much text from this upstream is; none where nobody knows how much there is.
     pub fn output(&self, model: Option<&Name>, upstream: &Name, text: Text) -> Option<Estimate> {
         let bytes = text.output?;
-        let Model { output, events, .. } = self.find(model);
-        let by_events = text.events.filter(|n| {
-            let key = model.map(|model| (model.clone(), upstream.clone()));
-            let mut here = key.and_then(|key| self.events.get(&key)).copied().unwrap_or_default();
-            here.add(bytes, *n);
-            let times = here.bytes / here.events * events.per_token() / output.per_token();
-            events.spread() < output.spread() && (UNUSUAL.recip()..UNUSUAL).contains(&times)
-        });
-        Some(by_events.map_or_else(|| output.estimate(bytes), |n| events.estimate(n)))
+        let Some(model) = self.find(model) else { return Some(Ratio::default().estimate(bytes)) };
+        let by_events = text.events.filter(|n| model.has_usual_events(upstream, bytes, *n));
+        Some(by_events.map_or_else(|| model.output.estimate(bytes), |n| model.events.estimate(n)))
     }
 
-    fn find(&self, model: Option<&Name>) -> Model {
-        model.and_then(|name| self.models.get(name)).copied().unwrap_or_default()
+    fn find(&self, model: Option<&Name>) -> Option<&Model> {
+        self.models.get(model?)
     }
 
     /// Learns from an exchange what its tokens were, where they are known, and how its upstream streams.
     pub fn learn(&mut self, exchange: &Exchange, text: Text) {
         let Some(name) = exchange.model.label(exchange.accepted()) else { return };
-        if let Some((bytes, events)) = pair(text.output, text.events) {
-            let key = (name.clone(), exchange.upstream.clone());
-            if self.events.len() < MODELS || self.events.contains_key(&key) {
-                self.events.entry(key).or_default().add(bytes, events);
-            }
-        }
         let known = |count: Option<Count>| count.and_then(Count::exact);
-        // A token is a byte at least.
-        let fits = |more: u64| move |(bytes, tokens): &(u64, u64)| *tokens <= bytes.saturating_add(more);
-        let input = pair(text.input, known(exchange.input)).filter(fits(FORMAT));
         let visible = known(exchange.output).zip(text.hidden_tokens);
         let visible = visible.map(|(tokens, hidden)| tokens.saturating_sub(hidden));
-        let output = pair(text.output, visible).filter(fits(1));
+        let input = pair(text.input, known(exchange.input));
+        let output = pair(text.output, visible).filter(|told| is_text(*told));
         let events = output.and_then(|(_, tokens)| pair(text.events, Some(tokens)));
-        let learns = input.is_some() || output.is_some();
-        if !learns || self.models.len() >= MODELS && !self.models.contains_key(name) {
+        let shape = pair(text.output, text.events);
+        if input.is_none() && output.is_none() && shape.is_none() {
             return;
         }
-        let model = self.models.entry_ref(name).or_default();
-        let told = [(&mut model.input, input), (&mut model.output, output), (&mut model.events, events)];
-        for (ratio, told) in told {
-            if let Some((units, tokens)) = told {
-                ratio.add(units, tokens);
+        self.lessons += 1;
+        let model = self.model(name);
+        if let Some(input) = input {
+            model.learn_input(input);
+        }
+        for (ratio, told) in [(&mut model.output, output), (&mut model.events, events)] {
+            if let Some(told) = told {
+                ratio.add(told);
             }
         }
+        if let Some((bytes, events)) = shape {
+            model.saw(&exchange.upstream, bytes, events);
+        }
+    }
+
+    /// A model, in the place of another one where all are taken.
+    fn model(&mut self, name: &Name) -> &mut Model {
+        if self.models.len() >= MODELS && !self.models.contains_key(name) {
+            let oldest = self.models.iter().min_by_key(|(_, model)| model.last).map(|(name, _)| name.clone());
+            oldest.and_then(|oldest| self.models.remove(&oldest));
+        }
+        let model = self.models.entry_ref(name).or_default();
+        model.last = self.lessons;
+        model
     }
 }
 
 /// Both, where both are known and there are some.
 fn pair(units: Option<u64>, tokens: Option<u64>) -> Option<(u64, u64)> {
     units.zip(tokens).filter(|(units, tokens)| *units > 0 && *tokens > 0)
+}
+
+/// Whether generated text of so many bytes can be so many tokens: a token is a byte at least, but for the one that ends
+/// the answer.
+fn is_text((bytes, tokens): (u64, u64)) -> bool {
+    tokens <= bytes.saturating_add(1) && bytes <= tokens.saturating_mul(BYTES_AT_MOST)
+}
+
+impl Model {
+    fn learn_input(&mut self, (bytes, tokens): (u64, u64)) {
+        if bytes < LONG_PROMPT {
+            let format = tokens as f64 - self.input.estimate(bytes).tokens;
+            if (0.0..=FORMAT).contains(&format) {
+                let mean = self.format.unwrap_or(format);
+                self.format = Some(mean + FORMAT_SHARE * (format - mean));
+            }
+            return;
+        }
+        let text = tokens.saturating_sub(self.format.unwrap_or(0.0) as u64);
+        if text.saturating_mul(HALVES_AT_LEAST) <= bytes.saturating_mul(2) && is_text((bytes, text)) {
+            self.input.add((bytes, text));
+        }
+    }
+
+    /// Whether this upstream's events hold about as much text as those whose tokens are known, and these have told more
+    /// than bytes did.
+    fn has_usual_events(&self, upstream: &Name, bytes: u64, events: u64) -> bool {
+        let known = self.upstreams.iter().find(|(name, _)| name == upstream);
+        let mut here = known.map(|(_, events)| *events).unwrap_or_default();
+        here.add(bytes, events);
+        let times = here.bytes / here.events * self.events.per_token() / self.output.per_token();
+        self.events.spread() < self.output.spread() && (UNUSUAL.recip()..UNUSUAL).contains(&times)
+    }
+
+    fn saw(&mut self, upstream: &Name, bytes: u64, events: u64) {
+        if let Some((_, here)) = self.upstreams.iter_mut().find(|(name, _)| name == upstream) {
+            return here.add(bytes, events);
+        }
+        if self.upstreams.len() < UPSTREAMS {
+            let mut here = Events::default();
+            here.add(bytes, events);
+            self.upstreams.push((upstream.clone(), here));
+        }
+    }
 }
 
 impl Events {
@@ -155,15 +229,17 @@ impl Events {
 }
 
 impl Ratio {
-    fn add(&mut self, units: u64, tokens: u64) {
-        let kept = 0.5_f64.powf(tokens as f64 / HALF_LIFE);
+    fn add(&mut self, (units, tokens): (u64, u64)) {
+        let part = (LESSON / tokens as f64).min(1.0);
+        let (units, tokens) = (units as f64 * part, tokens as f64 * part);
+        let kept = 0.5_f64.powf(tokens / HALF_LIFE);
         if self.is_enough() {
-            let off = (tokens as f64 - units as f64 / self.per_token()).abs();
+            let off = (tokens - units / self.per_token()).abs();
             self.off = self.off * kept + off;
-            self.judged = self.judged * kept + tokens as f64;
+            self.judged = self.judged * kept + tokens;
         }
-        self.units = self.units * kept + units as f64;
-        self.tokens = self.tokens * kept + tokens as f64;
+        self.units = self.units * kept + units;
+        self.tokens = self.tokens * kept + tokens;
     }
 
     fn is_enough(&self) -> bool {
@@ -194,7 +270,7 @@ mod tests {
 
     fn ratio(told: &[(u64, u64)]) -> Ratio {
         let mut ratio = Ratio::default();
-        told.iter().for_each(|&(units, tokens)| ratio.add(units, tokens));
+        told.iter().for_each(|&told| ratio.add(told));
         ratio
     }
 
@@ -232,24 +308,31 @@ mod tests {
         assert!((930..=940).contains(&low), "each is off by 3 %: {low}");
     }
 
+    #[test]
+    fn one_report_weighs_little_whatever_it_says() {
+        let mut told = vec![(400, 100); 1_000];
+        told.push((1_000_000, 1_000_000));
+        assert!((100..=110).contains(&likely(&ratio(&told), 400)), "{}", likely(&ratio(&told), 400));
+    }
+
     /// A model whose streams were so: bytes, events, tokens.
     fn model(streams: &[(u64, u64, u64)]) -> Learned {
         let mut model = Model::default();
         for &(bytes, events, tokens) in streams {
-            model.output.add(bytes, tokens);
-            model.events.add(events, tokens);
+            model.output.add((bytes, tokens));
+            model.events.add((events, tokens));
         }
-        Learned { models: [(Name::from("m"), model)].into_iter().collect(), ..Learned::default() }
+        Learned { models: [(Name::from("m"), model)].into_iter().collect(), lessons: 0 }
     }
 
     /// What so many bytes and events are estimated at that come from an upstream whose streams were so before.
     fn output(learned: &mut Learned, before: (u64, u64), bytes: u64, events: u64) -> u64 {
-        let (model, upstream) = (Name::from("m"), Name::from("u"));
-        let mut here = Events::default();
-        here.add(before.0, before.1);
-        learned.events.insert((model.clone(), upstream.clone()), here);
+        let (name, upstream) = (Name::from("m"), Name::from("u"));
+        let model = learned.model(&name);
+        model.upstreams.clear();
+        model.saw(&upstream, before.0, before.1);
         let text = Text { output: Some(bytes), events: Some(events), ..Text::default() };
-        learned.output(Some(&model), &upstream, text).unwrap().likely()
+        learned.output(Some(&name), &upstream, text).unwrap().likely()
     }
 
     #[test]
@@ -268,5 +351,30 @@ mod tests {
         );
         let mut batched = model(&[(400, 20, 100), (400, 90, 100), (402, 10, 100), (398, 50, 100)]);
         assert_eq!(output(&mut batched, (0, 0), 240, 25), 60);
+    }
+
+    #[test]
+    fn what_the_format_adds_is_learned_from_short_prompts_and_the_rest_from_long_ones() {
+        let mut model = Model::default();
+        for _ in 0..100 {
+            model.learn_input((2, 36));
+            model.learn_input((20, 765)); // a picture
+        }
+        model.learn_input((5_000, 1_035));
+        let mut learned = Learned::default();
+        *learned.model(&Name::from("m")) = model;
+        let tokens = |bytes| learned.input(Some(&Name::from("m")), bytes).likely();
+        assert_eq!((tokens(2), tokens(40_000)), (36, 8_036));
+    }
+
+    #[test]
+    fn the_model_that_has_told_nothing_for_the_longest_gives_its_place() {
+        let mut learned = Learned::default();
+        for n in 0..MODELS + 5 {
+            learned.lessons += 1;
+            learned.model(&Name::from(format!("m{n}").as_str()));
+        }
+        let has = |n: usize| learned.models.contains_key(&Name::from(format!("m{n}").as_str()));
+        assert!(learned.models.len() == MODELS && !has(4) && has(5) && has(MODELS + 4));
     }
 }

@@ -57,12 +57,13 @@ impl Number {
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(from)?.get();
-        let float = || text.parse::<f64>().ok().filter(|f| (0.0..=MAX_EXACT).contains(f)).map(|f| f as u64);
-        Ok(Self(text.parse::<u64>().ok().or_else(float)))
+        let float = || text.parse::<f64>().ok().filter(|f| *f >= 0.0).map(|f| f as u64);
+        Ok(Self(text.parse::<u64>().ok().or_else(float).filter(|n| *n <= COUNT_LIMIT)))
     }
 }
 
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: beyond it a float is no count
+/// No exchange has more tokens than this: what says so is no count, and a counter that it were added to would be lost.
+pub(super) const COUNT_LIMIT: u64 = 1 << 32;
 
 /// A word that an API uses; none where it is empty, null or anything but a string.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -206,7 +207,10 @@ mod tests {
         assert_eq!(read("24"), Some(24));
         assert_eq!(read("24.0"), Some(24));
         assert_eq!(read("0"), Some(0));
-        for none in ["null", "-1", "\"24\"", "{}", "[1]", "true", "1e300"] {
+        assert_eq!(read("4294967296"), Some(1 << 32));
+        for none in
+            ["4294967297", "18446744073709551615", "null", "-1", "\"24\"", "{}", "[1]", "true", "1e300"]
+        {
             assert_eq!(read(none), None, "{none}");
         }
     }

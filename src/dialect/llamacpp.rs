@@ -67,10 +67,10 @@ impl Dialect for Llamacpp {
         let around =
             ["input_prefix", "input_suffix", "input_extra"].map(|path| members.measure(path).text_bytes);
         let prompts = u32::try_from(prompts).unwrap_or(u32::MAX);
-        let most = members.get::<u64>("n_predict"); // -1: without end
+        let most = openai::most(members, "n_predict"); // -1: without end
         RequestFacts {
             choices: prompts,
-            max_output: most.map(|most| most.saturating_mul(prompts.into())),
+            max_output: most.and_then(|most| openai::of_all(most, prompts)),
             ..openai::request(members, 1, text + around.iter().sum::<u64>())
         }
     }

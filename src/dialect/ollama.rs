@@ -45,7 +45,7 @@ impl Dialect for Ollama {
         let texts = ["messages", "prompt", "system", "suffix"].map(|path| members.measure(path).text_bytes);
         let text = texts.iter().sum::<u64>() + members.measure("tools").bytes;
         let stream = members.get::<bool>("stream").unwrap_or(true);
-        let max_output = members.get::<u64>("options.num_predict"); // -1 and -2: without end
+        let max_output = openai::most(members, "options.num_predict"); // -1 and -2: without end
         RequestFacts { stream, max_output, ..openai::request(members, 1, text) }
     }
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::lenient::{Few, Number, Word};
+use super::lenient::{COUNT_LIMIT, Few, Number, Word};
 use super::{OwnError, RequestFacts, Signal, tell_text};
 use crate::exchange::{FinishReason, Name, Usage};
 use crate::wire::{Event, Members, Wanted};
@@ -236,14 +236,24 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
     let n = members.get::<u32>("n").filter(|n| *n > 0).unwrap_or(1);
     let choices = n.saturating_mul(prompts);
     // The newer name counts where both are given.
-    let max_tokens = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| members.get::<u64>(name));
+    let max_tokens = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| most(members, name));
     RequestFacts {
         model: members.text("model").filter(|model| !model.is_empty()).map(|model| Name::from(&*model)),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices,
-        max_output: max_tokens.map(|most| most.saturating_mul(choices.into())),
+        max_output: max_tokens.and_then(|most| of_all(most, choices)),
         prompt_text_bytes,
     }
+}
+
+/// The most tokens that may be generated, as a member says.
+pub(super) fn most(members: &Members, name: &'static str) -> Option<u64> {
+    members.get::<u64>(name).filter(|most| *most <= COUNT_LIMIT)
+}
+
+/// So many tokens for each of so many choices.
+pub(super) fn of_all(tokens: u64, choices: u32) -> Option<u64> {
+    tokens.checked_mul(choices.into()).filter(|all| *all <= COUNT_LIMIT)
 }
 
 /// The members that [`request`] reads.

@@ -56,6 +56,11 @@ impl Kept {
         self
     }
 
+    /// Whether what was generated is known in full.
+    pub fn has_output(&self) -> bool {
+        self.output.is_some()
+    }
+
     /// The text of the first event that had a token: its channels, where it is known.
     pub fn first_event(&self) -> impl Iterator<Item = &str> {
         let parts = match &self.output {

@@ -71,6 +71,7 @@ impl Observation {
             output: self.text_bytes,
             events: self.streamed.then_some(self.chunks),
             hidden_tokens: match (reasoning, self.streamed) {
+                _ if self.choices > 1 => None, // some servers report one choice of all
                 (0, _) => Some(0),
                 (_, true) => Some(if self.shows_reasoning { 0 } else { reasoning }),
                 (_, false) => None,
@@ -93,6 +94,6 @@ pub struct Text {
     pub output: Option<u64>,
     /// The events that it came in, where it came in a stream.
     pub events: Option<u64>,
-    /// Reported tokens that it is not: thoughts that were not shown. None where that cannot be told.
+    /// Reported tokens that it is not: thoughts that were not shown. None where what is reported may be of other text.
     pub hidden_tokens: Option<u64>,
 }

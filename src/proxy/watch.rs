@@ -92,7 +92,7 @@ impl Watch {
 
     /// Tells what only the end showed: a last event without its blank line is complete then.
     fn reconcile(&self, seen: &Observation) {
-        self.upstream.chunks.add(seen.chunks.saturating_sub(self.live.flow().events));
+        self.upstream.chunks.add(seen.chunks.saturating_sub(self.live.events()));
         if let Some(at) = seen.clocks.first_token.filter(|_| self.live.first_token().is_none()) {
             let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
             let model = self.config.models.names(requested, seen.served.as_ref());

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::harness::{LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, asked, chunk, token};
+use super::harness::{
+    LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, STREAM_REQUEST, Sidecar, Stream, asked, chunk, token,
+};
 
 const COUNTED: &str =
     "upstream: http://upstream:8000\nmodels: [{name: m, tokenizer: {encoding: cl100k_base}}]\n";
@@ -108,7 +110,7 @@ async fn a_share_of_what_is_reported_is_counted_all_the_same_and_compared() {
         let labels = format!("model=\"m\",direction=\"{direction}\"");
         sidecar.sample(&format!("streamgauge_token_audit_ratio_sum{{{labels}}}"))
     };
-    sidecar.audited().await;
+    sidecar.audited(1).await;
     // Three tokens and five were reported, five and eight are counted.
     assert_eq!((ratio("output"), ratio("input")), (Some(5.0 / 3.0), Some(8.0 / 5.0)));
     assert_eq!(count(&sidecar.exchange().await, "output"), (Some(3), Some("reported".to_owned())));
@@ -129,4 +131,41 @@ async fn the_first_event_of_a_stream_that_reports_is_counted_too() {
     sidecar.exchange().await;
     let (name, labels) = ("streamgauge_output_tokens_per_second_sum", "model=\"m\",upstream=\"default\"");
     assert_eq!(sidecar.sample(&format!("{name}{{{labels}}}")), Some(1.0), "three reported, two came first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_event_is_counted_with_the_encoding_that_a_models_name_says() {
+    let (sidecar, mut upstream) =
+        Sidecar::start("upstream: http://upstream:8000\nmetrics: {token_audit: 0}\n");
+    for n in 1..=2 {
+        let request = STREAM_REQUEST.replace("\"m\"", "\"gpt-4o\"");
+        let mut stream = Stream::of(&sidecar, &mut upstream, &request).await;
+        for piece in ["Learning AI", " is fun!"] {
+            stream.send(&token(piece).replace("\"m\"", "\"gpt-4o\"")).await;
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+        }
+        stream.report(5, 5).await;
+        stream.end().await;
+        while sidecar.exchanges().await.len() < n {
+            sidecar.recorded().await;
+        }
+        let sum = sidecar.value("output_tokens_per_second_sum", "model=\"gpt-4o\",upstream=\"default\"");
+        assert_eq!(sum, 3.0 * n as f64, "five reported, two came first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_share_that_is_counted_for_comparison_is_of_exchanges_that_can_be() {
+    let config = format!("{COUNTED}metrics: {{token_audit: 0.5}}\n");
+    let (sidecar, mut upstream) = Sidecar::start(&config);
+    for _ in 0..4 {
+        let mut stream = Stream::begin(&sidecar, &mut upstream).await;
+        stream.words(3, Duration::ZERO).await;
+        stream.report(8, 3).await;
+        stream.end().await;
+        // Between any two of them something that cannot be.
+        drop(Stream::begin(&sidecar, &mut upstream).await);
+    }
+    sidecar.audited(2).await;
+    assert_eq!(sidecar.value("token_audit_ratio_count", "model=\"m\",direction=\"output\""), 2.0);
 }

@@ -38,6 +38,7 @@ struct Exchanges {
     lines: Mutex<Vec<Value>>,
     reproducible: Mutex<Vec<Value>>,
     recorded: Notify,
+    audits: Mutex<u32>,
     audited: Notify,
 }
 
@@ -49,7 +50,10 @@ impl Sink for Exchanges {
                 self.reproducible.lock().push(serde_json::to_value(Line::reproducible(exchange)).unwrap());
                 self.recorded.notify_one();
             }
-            Fact::Audited { .. } => self.audited.notify_one(),
+            Fact::Audited { .. } => {
+                *self.audits.lock() += 1;
+                self.audited.notify_one();
+            }
             _ => {}
         }
     }
@@ -113,9 +117,21 @@ impl Sidecar {
         all.pop().unwrap()
     }
 
-    /// Waits until an exchange has been counted for comparison.
-    pub(crate) async fn audited(&self) {
-        self.exchanges.audited.notified().await;
+    /// Waits until one more exchange is settled.
+    pub(crate) async fn recorded(&self) {
+        self.exchanges.recorded.notified().await;
+    }
+
+    /// Waits until so many exchanges have been counted for comparison.
+    pub(crate) async fn audited(&self, exchanges: u32) {
+        while *self.exchanges.audits.lock() < exchanges {
+            self.exchanges.audited.notified().await;
+        }
+    }
+
+    /// The value of a sample by its name without prefix and its labels; 0 where there is none.
+    pub(crate) fn value(&self, name: &str, labels: &str) -> f64 {
+        self.sample(&format!("streamgauge_{name}{{{labels}}}")).unwrap_or(0.0)
     }
 
     /// The value of a sample on /metrics, by its name and labels as they stand there.
@@ -155,6 +171,55 @@ pub(crate) async fn asked(config: &str) -> (Sidecar, Upstream, Wire, Wire) {
     let mut server = upstream.accept().await;
     server.read_to(STREAM_REQUEST).await;
     (sidecar, upstream, client, server)
+}
+
+/// A stream that runs: its client and its server.
+pub(crate) struct Stream {
+    pub(crate) client: Wire,
+    pub(crate) server: Wire,
+}
+
+impl Stream {
+    /// The head of a stream has come that was asked for so.
+    pub(crate) async fn of(sidecar: &Sidecar, upstream: &mut Upstream, request: &str) -> Self {
+        let mut client = sidecar.connect();
+        client.write(post(request)).await;
+        let mut server = upstream.accept().await;
+        server.read_to(request).await;
+        server.write(STREAM_HEAD).await;
+        client.read_head().await;
+        Self { client, server }
+    }
+
+    pub(crate) async fn begin(sidecar: &Sidecar, upstream: &mut Upstream) -> Self {
+        Self::of(sidecar, upstream, STREAM_REQUEST).await
+    }
+
+    /// Sends a chunk, and waits for it.
+    pub(crate) async fn send(&mut self, data: &str) {
+        let data = chunk(data);
+        self.server.write(&data).await;
+        self.client.read_to(&data).await;
+    }
+
+    /// Sends so many tokens, an event each.
+    pub(crate) async fn words(&mut self, tokens: u32, pause: Duration) {
+        for _ in 0..tokens {
+            tokio::time::sleep(pause).await;
+            self.send(&token("word ")).await;
+        }
+    }
+
+    pub(crate) async fn report(&mut self, input: u64, output: u64) {
+        let usage = format!("{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}");
+        self.send(&format!("data: {{\"model\":\"m\",\"choices\":[],\"usage\":{usage}}}\n\n")).await;
+    }
+
+    pub(crate) async fn end(mut self) {
+        self.send("data: [DONE]\n\n").await;
+        self.server.write(LAST_CHUNK).await;
+        self.client.read_to(LAST_CHUNK).await;
+    }
 }
 
 /// One end of a connection, read and written as bytes.

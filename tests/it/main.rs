@@ -10,6 +10,7 @@ mod bodies;
 mod case;
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
 mod counting;
 #[cfg(test)]
 mod demo;
@@ -19,6 +20,7 @@ mod encode;
 mod endings;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod golden;
@@ -30,6 +32,8 @@ mod hops;
 mod http2;
 #[cfg(test)]
 mod price;
+#[cfg(test)]
+mod reports;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

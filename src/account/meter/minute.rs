@@ -26,16 +26,23 @@ impl Window {
             Some((_, sum)) => *sum = sum.saturating_add(tokens),
             None => self.slots.insert(place, (second, tokens)),
         }
+        if let Some((newest, _)) = self.slots.back().copied() {
+            self.forget_before(newest); // whether or not somebody asks for the sum
+        }
     }
 
     /// What flowed in the sixty seconds until `now`.
     pub fn sum(&mut self, now: Moment) -> u64 {
-        let now = second(now);
+        self.forget_before(second(now));
+        self.slots.iter().fold(0, |all, (_, tokens)| all.saturating_add(*tokens))
+    }
+
+    /// Forgets the seconds that are over for sixty.
+    fn forget_before(&mut self, now: u64) {
         let is_over = |(second, _): &(u64, u64)| second + SECONDS <= now;
         while self.slots.front().is_some_and(is_over) {
             self.slots.pop_front();
         }
-        self.slots.iter().map(|(_, tokens)| tokens).sum()
     }
 }
 
@@ -112,6 +119,15 @@ mod tests {
         assert_eq!(window.sum(at(71.0)), 8);
         assert_eq!(window.sum(at(100.0)), 0);
         assert!(window.slots.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_nobody_reads_holds_no_more_than_its_sixty_seconds() {
+        let mut window = Window::default();
+        for second in 0..1_000 {
+            window.add(at(f64::from(second)), u64::MAX / 2);
+        }
+        assert_eq!((window.slots.len(), window.sum(at(999.0))), (60, u64::MAX));
     }
 
     /// Adds tokens; gives what is closed by then.

@@ -83,9 +83,13 @@ impl<K: Clone + Eq + Hash> Meter<K> {
         self.grow(series, more)
     }
 
-    /// The exchange of this number has ended, with so many tokens, which are this series'.
-    pub fn settle(&mut self, number: u64, tokens: Tokens, series: K) -> Growth<K> {
-        let Some(open) = self.open.remove(&number) else { return self.grow(series, tokens) };
+    /// The exchange of this number has ended, with so many tokens, which are this series'. Of a side that nobody can tell
+    /// any more what was added is all that is known: it stays.
+    pub fn settle(&mut self, number: u64, input: Option<u64>, output: Option<u64>, series: K) -> Growth<K> {
+        let open = self.open.remove(&number);
+        let added = open.as_ref().map_or(Tokens::NONE, |open| open.added);
+        let tokens = Tokens { input: input.unwrap_or(added.input), output: output.unwrap_or(added.output) };
+        let Some(open) = open else { return self.grow(series, tokens) };
         if open.series == series {
             self.owe(&series, open.added.less(tokens));
             return self.grow(series, tokens.less(open.added));
@@ -110,6 +114,11 @@ impl<K: Clone + Eq + Hash> Meter<K> {
             self.owed.remove(&series);
         }
         Growth { series, tokens: tokens.less(repaid) }
+    }
+
+    /// The series of exchanges that are open.
+    pub fn open(&self) -> impl Iterator<Item = &K> {
+        self.open.values().map(|open| &open.series)
     }
 
     /// Whether something of this exchange has been added before its end.
@@ -165,12 +174,12 @@ mod tests {
         let mut meter = Meter::default();
         assert_eq!(meter.flow(1, tokens(10, 50), || 'a').tokens, tokens(10, 50));
         assert_eq!(meter.flow(1, tokens(10, 80), || 'b').tokens, tokens(0, 30));
-        assert_eq!(meter.settle(1, tokens(12, 70), 'a').tokens, tokens(2, 0));
+        assert_eq!(meter.settle(1, Some(12), Some(70), 'a').tokens, tokens(2, 0));
         assert_eq!((meter.live(), meter.owed()), (Tokens::NONE, tokens(0, 10)));
         assert_eq!(meter.flow(2, tokens(0, 4), || 'a').tokens, Tokens::NONE);
-        assert_eq!(meter.settle(2, tokens(5, 9), 'a').tokens, tokens(5, 0));
+        assert_eq!(meter.settle(2, Some(5), Some(9), 'a').tokens, tokens(5, 0));
         assert_eq!(meter.owed(), tokens(0, 1));
-        assert_eq!(meter.settle(3, tokens(1, 3), 'a').tokens, tokens(1, 2));
+        assert_eq!(meter.settle(3, Some(1), Some(3), 'a').tokens, tokens(1, 2));
         assert_eq!(meter.owed(), Tokens::NONE);
     }
 
@@ -183,10 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_can_tell_at_the_end_stays_as_it_was_told_before() {
+        let mut meter = Meter::default();
+        meter.flow(1, tokens(7, 50), || 'a');
+        assert_eq!(meter.settle(1, Some(9), None, 'a').tokens, tokens(2, 0));
+        assert_eq!((meter.live(), meter.owed()), (Tokens::NONE, Tokens::NONE));
+        assert_eq!(meter.settle(2, None, None, 'a').tokens, Tokens::NONE);
+    }
+
+    #[test]
     fn a_model_that_turns_out_to_be_another_is_owed_all() {
         let mut meter = Meter::default();
         meter.flow(1, tokens(7, 5), || 'a');
-        let growth = meter.settle(1, tokens(7, 6), 'b');
+        let growth = meter.settle(1, Some(7), Some(6), 'b');
         assert_eq!(growth, Growth { series: 'b', tokens: tokens(7, 6) });
         assert_eq!(meter.owed(), tokens(7, 5));
         meter.forget(|series| *series == 'a');
@@ -211,7 +229,7 @@ mod tests {
                     counters.add(meter.flow(number, tokens(input, output), || series));
                 } else {
                     settled = settled.plus(tokens(input, output));
-                    counters.add(meter.settle(number, tokens(input, output), series));
+                    counters.add(meter.settle(number, Some(input), Some(output), series));
                 }
                 let known = settled.plus(meter.live());
                 prop_assert_eq!(counters.sum(), known.plus(meter.owed()), "after step {}", place);
@@ -219,7 +237,7 @@ mod tests {
             for number in 0..6 {
                 if meter.is_open(number) {
                     settled = settled.plus(tokens(3, 3));
-                    counters.add(meter.settle(number, tokens(3, 3), 0));
+                    counters.add(meter.settle(number, Some(3), Some(3), 0));
                 }
             }
             prop_assert_eq!(meter.live(), Tokens::NONE);

@@ -229,7 +229,8 @@ pub static TABLE: &[Row] = &[
         Tokens,
         &[Label::Tenant, Label::Model, Label::Direction, Label::Source],
         "Tokens that we counted or estimated because the upstream did not report them: a part of input_tokens_total and output_tokens_total, never to be added to them.",
-    ),
+    )
+    .there_from_start(),
     Row::new(
         Id::TokenAuditRatio,
         "token_audit_ratio",

@@ -56,8 +56,8 @@ fn metric(page: &mut String, row: &Row) {
     page.push('\n');
     if !row.labels.is_empty() {
         let labels: Vec<String> = row.labels.iter().map(|label| format!("`{}`", label.as_str())).collect();
-        let by_tenant = matches!(row.kind, Kind::Histogram(_)) && row.labels.contains(&Label::Model);
-        let more = if by_tenant { "; and `tenant` with `metrics.tenant_on_histograms`" } else { "" };
+        let more =
+            if row.can_have_tenant() { "; and `tenant` with `metrics.tenant_on_histograms`" } else { "" };
         let _ = writeln!(page, "- labels: {}{more}", labels.join(", "));
     }
     if let Kind::Histogram(buckets) = row.kind {
@@ -99,7 +99,7 @@ fn values(label: Label) -> &'static str {
         }
         Label::Direction => "`input`, `output`.",
         Label::Source => {
-            "`reported` by the upstream; `tokenized`: counted by the model's tokenizer; `estimated` from bytes of text; `missing`: nobody knows."
+            "`reported` by the upstream; `tokenized`: counted by the model's tokenizer; `estimated` from its bytes or events; `missing`: nobody knows."
         }
         Label::State => {
             "`live`: added while streams run, not yet settled; `owed`: added too much, to be taken from what comes next."

@@ -1,7 +1,9 @@
 //! Tokens as they flow: from running streams and settled exchanges into the token counters, and with every token that
 //! these grow by into tokens per minute. What counters and minutes say is the same, token by token.
 
-use hashbrown::HashMap;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::catalog::Id;
@@ -18,13 +20,18 @@ const SERIES: [Label; 3] = [Label::Tenant, Label::Model, Label::Upstream];
 /// The labels of what is told by the minute.
 const BY_MINUTE: [Label; 2] = [Label::Tenant, Label::Model];
 
-/// What flows now, and flowed in the last minute.
+/// What flows now, and flowed in the last minute. Who holds it takes the lock of a family after it, and never that of
+/// the settings.
 #[derive(Debug, Default)]
 pub(super) struct Flows(Mutex<State>);
+
+const SLIDING: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct State {
     meter: Meter<Key>,
+    /// Running exchanges of which was told what they asked for.
+    reserved: HashSet<u64>,
     minutes: Minutes<Key>,
     windows: HashMap<Key, (Window, Moment)>, // with the moment of the last token
 }
@@ -40,9 +47,10 @@ impl Metrics {
         now: Moment,
     ) {
         let mut flows = self.flows.0.lock();
-        let is_new = !flows.meter.is_open(origin.number);
         let growth = flows.meter.flow(origin.number, so_far, || self.series(origin, accepted, now));
-        if let Some(tokens) = reserved.filter(|_| is_new) {
+        if let Some(tokens) = reserved
+            && flows.reserved.insert(origin.number)
+        {
             self.add(Id::ReservedTokens, &Labels::of(&SERIES, &growth.series), tokens, now);
         }
         let has = [so_far.input > 0, so_far.output > 0];
@@ -60,7 +68,7 @@ impl Metrics {
     /// What an exchange asked for, unless that was told while it ran.
     pub(super) fn reserve(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
         if let Some(tokens) = exchange.reserved
-            && !self.flows.0.lock().meter.is_open(exchange.number)
+            && !self.flows.0.lock().reserved.remove(&exchange.number)
         {
             self.add(Id::ReservedTokens, labels, tokens, now);
         }
@@ -70,9 +78,8 @@ impl Metrics {
     pub(super) fn settle(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
         let (input, output) =
             (exchange.input.map(|count| count.value), exchange.output.map(|count| count.value));
-        let tokens = Tokens { input: input.unwrap_or(0), output: output.unwrap_or(0) };
         let mut flows = self.flows.0.lock();
-        let growth = flows.meter.settle(exchange.number, tokens, labels.pick(&SERIES));
+        let growth = flows.meter.settle(exchange.number, input, output, labels.pick(&SERIES));
         self.grow(&mut flows, &growth, [input.is_some(), output.is_some()], exchange.sent, now);
     }
 
@@ -92,7 +99,9 @@ impl Metrics {
         let minute = labels.pick(&BY_MINUTE);
         let parts =
             [(Id::InputTokens, sent.unwrap_or(now), tokens.input), (Id::OutputTokens, now, tokens.output)];
-        for ((id, at, tokens), _) in parts.into_iter().zip(has).filter(|(_, has)| *has) {
+        for ((id, at, tokens), _) in
+            parts.into_iter().zip(has).filter(|((.., tokens), has)| *has || *tokens > 0)
+        {
             self.add(id, &labels, tokens, now);
             if tokens > 0 {
                 let at = flows.minutes.add(&minute, at, now, tokens);
@@ -117,13 +126,12 @@ impl Metrics {
 
     /// What flowed in the last sixty seconds: of every tenant and model that is known from the start or had tokens.
     pub(super) fn tokens_last_minute(&self, now: Moment) -> Vec<(Key, f64)> {
-        let mut flows = self.flows.0.lock();
-        let settings = self.settings.read();
-        let presets = settings.presets.get(Id::TokensLastMinute as usize).into_iter().flatten();
-        let idle =
-            presets.filter(|preset| !flows.windows.contains_key(*preset)).map(|preset| (preset.clone(), 0.0));
-        let mut all: Vec<_> = idle.collect();
-        all.extend(flows.windows.iter_mut().map(|(key, (window, _))| (key.clone(), window.sum(now) as f64)));
+        let presets = self.settings.read().presets.get(Id::TokensLastMinute as usize).cloned();
+        let mut all: HashMap<Key, u64> = presets.into_iter().flatten().map(|key| (key, 0)).collect();
+        for (key, (window, _)) in &mut self.flows.0.lock().windows {
+            all.insert(key.clone(), window.sum(now));
+        }
+        let mut all: Vec<_> = all.into_iter().map(|(key, tokens)| (key, tokens as f64)).collect();
         all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         all
     }
@@ -140,11 +148,21 @@ impl Metrics {
         ]
     }
 
+    /// Whose exchanges are open here: one may still be counted when it is no longer in flight.
+    pub(super) fn flowing(&self, busy: &mut Busy) {
+        for series in self.flows.0.lock().meter.open() {
+            if let [tenant, model, _] = &**series {
+                busy.tenants.insert(tenant.clone());
+                busy.models.insert(model.clone());
+            }
+        }
+    }
+
     /// Forgets what is idle, as the series of the page are; what a series owes goes with it.
-    pub(super) fn sweep_flows(&self, is_old: impl Fn(Moment) -> bool, busy: &Busy) {
+    pub(super) fn sweep_flows(&self, is_idle: impl Fn(&[Label], &Key, Moment) -> bool, now: Moment) {
         let mut flows = self.flows.0.lock();
-        let is_busy = |key: &Key| busy.has_any_of(&BY_MINUTE, key);
-        flows.windows.retain(|key, (_, touched)| !is_old(*touched) || is_busy(key));
+        let is_over = |touched: Moment| now.since(touched) >= SLIDING;
+        flows.windows.retain(|key, (_, touched)| !is_over(*touched) || !is_idle(&BY_MINUTE, key, *touched));
         let gone =
             |series: &Key| [Id::InputTokens, Id::OutputTokens].iter().all(|id| !self.has_series(*id, series));
         flows.meter.forget(gone);

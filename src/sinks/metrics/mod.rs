@@ -44,6 +44,7 @@ const INPUT: &str = "input";
 const OUTPUT: &str = "output";
 const SOURCES: [&str; 4] =
     [Source::Reported.label(), Source::Tokenized.label(), Source::Estimated.label(), MISSING];
+const UNREPORTED: [&str; 2] = [Source::Tokenized.label(), Source::Estimated.label()];
 const MISSING: &str = "missing";
 
 /// Why there are no metrics. Completes "could not …".
@@ -164,8 +165,10 @@ impl Metrics {
     /// while an exchange of its tenant or model is in flight: what that settles would begin at 0 again.
     pub fn sweep_idle(&self, now: Moment) {
         let settings = self.settings.read();
-        let is_old = |touched: Moment| now.since(touched) > settings.idle;
-        let busy = self.busy();
+        let idle = settings.idle;
+        let is_old = |touched: Moment| now.since(touched) > idle;
+        let mut busy = self.busy();
+        self.flowing(&mut busy);
         self.tenants.free(|name, touched| is_old(touched) && !busy.tenants.contains(name));
         self.models.free(|name, touched| is_old(touched) && !busy.models.contains(name));
         let varying =
@@ -182,7 +185,8 @@ impl Metrics {
                 Store::Read => {}
             }
         }
-        self.sweep_flows(is_old, &busy);
+        drop(settings);
+        self.sweep_flows(|labels, key, touched| is_old(touched) && !busy.has_any_of(labels, key), now);
     }
 
     /// A page.
@@ -286,7 +290,7 @@ impl Store {
                 if bounds.is_empty() {
                     return Err(MetricsError::NoBounds { name: row.name.to_owned() });
                 }
-                let by_tenant = config.metrics.tenant_on_histograms && row.labels.contains(&Label::Model);
+                let by_tenant = config.metrics.tenant_on_histograms && row.can_have_tenant();
                 let labels = by_tenant.then_some(Label::Tenant).into_iter().chain(row.labels.iter().copied());
                 Self::Histograms(Family::new(row, labels.collect(), Histogram::new(bounds).map_err(refused)?))
             }
@@ -310,6 +314,8 @@ impl Settings {
 fn presets(row: &Row, config: &Config) -> HashSet<Key> {
     let values = |label: &Label| -> Vec<Name> {
         match label {
+            // What is reported or missing is not unreported.
+            Label::Source if row.id == Id::UnreportedTokens => UNREPORTED.map(Name::from).to_vec(),
             Label::Tenant => known_tenants(config).collect(),
             Label::Model => known_models(config).collect(),
             Label::Upstream => config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),

@@ -96,6 +96,12 @@ impl Row {
         format!("{PREFIX}{}", self.name)
     }
 
+    /// Whether it is a histogram that `metrics.tenant_on_histograms` adds the tenant to.
+    pub fn can_have_tenant(&self) -> bool {
+        let has = |label| self.labels.contains(&label);
+        matches!(self.kind, Kind::Histogram(_)) && has(Label::Model) && !has(Label::Tenant)
+    }
+
     /// Whether clients choose values of its labels: its series come and go.
     pub fn varies(&self) -> bool {
         self.labels.iter().any(|label| matches!(label, Label::Tenant | Label::Model))

@@ -660,3 +660,127 @@ proptest! {
         }
     }
 }
+
+// ── tokens while they flow ──
+
+/// Something that happens to what is counted.
+#[derive(Debug, Clone)]
+enum Event {
+    Flow { number: u64, so_far: Tokens, tenant: u8 },
+    Settled { number: u64, input: Option<u64>, output: Option<u64>, tenant: u8 },
+    Swept { seconds: u64 },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let count = || 0..5_000_u64;
+    let flow = (0..5_u64, count(), count(), 0..6_u8);
+    let flow = flow.prop_map(|(number, input, output, tenant)| Event::Flow {
+        number,
+        so_far: Tokens { input, output },
+        tenant,
+    });
+    let known = || prop::option::weighted(0.8, count());
+    let settled = (0..5_u64, known(), known(), 0..6_u8);
+    let settled =
+        settled.prop_map(|(number, input, output, tenant)| Event::Settled { number, input, output, tenant });
+    let swept = (0..100_u64).prop_map(|seconds| Event::Swept { seconds });
+    prop::collection::vec(prop_oneof![4 => flow, 2 => settled, 1 => swept], 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+    /// Through the whole of it, budgets of names and all: more tenants than have series, models that change.
+    #[test]
+    fn no_token_counter_falls_and_at_rest_they_are_what_was_settled(events in events()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new(&config());
+            let (mut before, mut settled) = (Samples::new(), 0);
+            let mut open: BTreeMap<u64, Tokens> = BTreeMap::new();
+            let mut settle = |number, input: Option<u64>, output: Option<u64>, tenant: u8, open: &mut BTreeMap<u64, Tokens>| {
+                let added = open.remove(&number).unwrap_or_default();
+                settled += input.unwrap_or(added.input) + output.unwrap_or(added.output);
+                let [input, output] = [input, output].map(|count| count.map(Count::reported));
+                let (tenant, model) = (name(&format!("t{tenant}")), requested(if tenant == 0 { "other-gpt" } else { "gpt" }));
+                bench.tell(&Exchange { number, input, output, tenant, model, ..exchange() });
+            };
+            for event in events {
+                match event {
+                    Event::Flow { number, so_far, tenant } => {
+                        let origin = Origin { number, ..origin(&format!("t{tenant}"), bench.clock.now()) };
+                        let accepted = accepted(requested("gpt"));
+                        let added = open.entry(number).or_default();
+                        *added = Tokens { input: added.input.max(so_far.input), output: added.output.max(so_far.output) };
+                        bench.metrics.record(&Fact::Flow { origin: &origin, accepted: &accepted, so_far, reserved: None });
+                    }
+                    Event::Settled { number, input, output, tenant } => settle(number, input, output, tenant, &mut open),
+                    Event::Swept { seconds } => {
+                        tokio::time::advance(Duration::from_secs(seconds)).await;
+                        bench.metrics.sweep_idle(bench.clock.now());
+                    }
+                }
+                let now = bench.samples();
+                for (series, value) in before.iter().filter(|((name, _), _)| name.ends_with("put_tokens_total")) {
+                    prop_assert!(now.get(series) >= Some(value), "{series:?} fell from {value}");
+                }
+                before = now;
+            }
+            for number in open.keys().copied().collect::<Vec<_>>() {
+                settle(number, Some(1), Some(1), 1, &mut open);
+            }
+            let samples = bench.samples();
+            let of = |name, labels: &[_]| sum(&samples, name, labels).unwrap_or(0.0);
+            let counted = of("input_tokens_total", &[]) + of("output_tokens_total", &[]);
+            prop_assert_eq!(of("unsettled_tokens", &[("state", "live")]), 0.0);
+            prop_assert_eq!(counted - of("unsettled_tokens", &[("state", "owed")]), settled as f64);
+            Ok(())
+        })?;
+    }
+}
+
+/// The locks of a sweep, a scrape and a reload have one order: a reload that waits stops whoever asks for the settings
+/// again, and would stop all three for good.
+#[test]
+fn sweeps_scrapes_and_reloads_do_not_wait_for_each_other_in_a_circle() {
+    let (bench, config) = (Arc::new(Bench::new(&config())), Arc::new(config()));
+    let (done, waits) = std::sync::mpsc::channel();
+    let each: [fn(&Bench, &Config); 3] = [
+        |bench, _| bench.metrics.sweep_idle(bench.clock.now()),
+        |bench, _| drop(bench.metrics.tokens_last_minute(bench.clock.now())),
+        |bench, config| bench.metrics.apply(config),
+    ];
+    for what in each {
+        let (bench, config, done) = (Arc::clone(&bench), Arc::clone(&config), done.clone());
+        std::thread::spawn(move || {
+            (0..5_000).for_each(|_| what(&bench, &config));
+            done.send(()).unwrap();
+        });
+    }
+    (0..3).for_each(|_| waits.recv_timeout(Duration::from_secs(60)).expect("they wait for each other"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_minute_is_whole_however_short_series_may_idle() {
+    let mut config = config();
+    config.metrics.idle_series = Duration::from_secs(10);
+    let bench = Bench::new(&config);
+    bench.tell(&Exchange { output: Some(Count::reported(10)), ..exchange() });
+    tokio::time::advance(Duration::from_secs(20)).await;
+    bench.metrics.sweep_idle(bench.clock.now());
+    assert_eq!(sum(&bench.samples(), "tokens_last_minute", &[("tenant", "acme")]), Some(10.0));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    bench.metrics.sweep_idle(bench.clock.now());
+    assert_eq!(sum(&bench.samples(), "tokens_last_minute", &[("tenant", "acme")]), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_series_has_a_label_twice() {
+    let mut config = config();
+    config.metrics.tenant_on_histograms = true;
+    let bench = Bench::new(&config);
+    bench.tell(&Exchange { output: Some(Count::reported(10)), ..stream() });
+    tokio::time::advance(Duration::from_secs(120)).await;
+    let page = bench.page(Format::Text004);
+    assert_eq!(page.lines().find(|line| line.matches("tenant=").count() > 1), None);
+    assert!(page.contains("streamgauge_tokens_per_minute_count{tenant="), "{page}");
+}
