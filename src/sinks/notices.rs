@@ -37,8 +37,8 @@ impl Sink for Notices {
         if told.unreported.insert(model.clone()) {
             tracing::warn!(
                 "{model} at upstream {} reports no usage in its streams, so their tokens are counted as missing: \
-                 let clients send \"stream_options\": {{\"include_usage\": true}}, or let the server report it \
-                 unasked (vLLM: --enable-force-include-usage)",
+                 let clients send \"stream_options\": {{\"include_usage\": true}}, set inject_usage for the upstream, \
+                 or let the server report it unasked (vLLM: --enable-force-include-usage)",
                 exchange.upstream
             );
         }

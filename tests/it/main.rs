@@ -28,6 +28,8 @@ mod hops;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod inject;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod timing;

@@ -36,6 +36,7 @@ pub(super) enum Id {
     TokenCounts,
     UnreportedTokens,
     OutputChunks,
+    UsageInjections,
     RequestInputTokens,
     RequestOutputTokens,
     BuildInfo,
@@ -277,6 +278,14 @@ pub static TABLE: &[Row] = &[
         Tokens,
         &[Label::Upstream],
         "Token events forwarded, counted as they pass. A chunk is not a token; its rate says whether streams are moving at all.",
+    ),
+    Row::new(
+        Id::UsageInjections,
+        "usage_injections_total",
+        Counter,
+        Tokens,
+        &[Label::Upstream, Label::Action],
+        "Streams of upstreams with inject_usage: asked for their usage, its event cut out again, refused and sent once more as they were written, or too_large to be read ahead and edited.",
     ),
     Row::new(
         Id::RequestInputTokens,

@@ -50,6 +50,8 @@ pub enum Label {
     Source,
     /// Where a record was lost.
     Stage,
+    /// What was done.
+    Action,
     /// The name of a label.
     Label,
     /// The program's version.
@@ -58,7 +60,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 15] = [
+    pub const ALL: [Label; 16] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -72,6 +74,7 @@ impl Label {
         Self::Direction,
         Self::Source,
         Self::Stage,
+        Self::Action,
         Self::Label,
         Self::Version,
     ];
@@ -92,6 +95,7 @@ impl Label {
             Self::Direction => "direction",
             Self::Source => "source",
             Self::Stage => "stage",
+            Self::Action => "action",
             Self::Label => "label",
             Self::Version => "version",
         }
