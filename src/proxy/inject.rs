@@ -101,7 +101,10 @@ impl Asking {
         };
         self.upstream.vitals.injections(UsageInjection::Asked).add_one();
         let original = Arc::new(original);
-        let (edited, body) = (edited_head(&head, &edit), original.send(edited_body(original.bytes(), &edit)));
+        let (edited, body) = (
+            edited_head(&head, &edit, original.bytes()),
+            original.send(edited_body(original.bytes(), &edit)),
+        );
         let spent = self.clock.now().since(began);
         let mut answer = self.pass(edited, body).await?;
         let mut read = VecDeque::new();
@@ -139,12 +142,10 @@ impl Asking {
     }
 }
 
-fn edited_head(head: &request::Parts, edit: &Edit) -> request::Parts {
+fn edited_head(head: &request::Parts, edit: &Edit, body: &Bytes) -> request::Parts {
     let mut head = head.clone();
-    let length =
-        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if let Some(length) = length {
-        head.headers.insert(CONTENT_LENGTH, (length - edit.at.len() + edit.text.len()).into());
+    if head.headers.contains_key(CONTENT_LENGTH) {
+        head.headers.insert(CONTENT_LENGTH, (body.len() - edit.at.len() + edit.text.len()).into());
     }
     // An event cannot be taken out of an encoded answer.
     head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -187,6 +187,21 @@ impl ResponseTap {
         Poll::Ready((polled.map(|frame| frame.map_err(Into::into)), ending))
     }
 
+    /// Lets the injection have what came next, before the exchange ends with it: by then it is known what the client
+    /// does not get.
+    fn inject(&mut self, polled: Polled, ending: Option<Ending>) {
+        let before = self.recording.as_ref().map(|recording| recording.watch().now());
+        if let Some(injection) = &mut self.injection {
+            injection.take(polled, ending);
+        }
+        if let Some((recording, before)) = self.recording.as_mut().zip(before) {
+            recording.add_overhead(recording.watch().now().since(before));
+        }
+        if let Some(ending) = ending {
+            self.finish(ending);
+        }
+    }
+
     /// Whether nothing more comes of the answer.
     fn has_ended(&self) -> bool {
         self.incoming.as_ref().is_none_or(Body::is_end_stream)
@@ -207,22 +222,19 @@ impl Body for ResponseTap {
                 return polled;
             }
             let (polled, ending) = ready!(self.poll_upstream(cx));
-            let is_over = polled.is_none() || ending.is_some();
-            let handed = match &mut self.injection {
-                None => Some(polled),
-                Some(injection) => {
-                    injection.take(polled, ending);
-                    (is_over && injection.is_empty()).then_some(None)
+            if self.injection.is_none() {
+                if let Some(ending) = ending {
+                    self.finish(ending);
                 }
-            };
-            if let Some(ending) = ending {
-                self.finish(ending);
-            }
-            if let Some(polled) = handed {
                 return Poll::Ready(polled);
             }
+            let is_over = polled.is_none() || ending.is_some();
+            self.inject(polled, ending);
             if is_over {
-                self.incoming = None; // what is left of it has been read
+                self.incoming = None; // all of it has been read
+                if self.is_end_stream() {
+                    return Poll::Ready(None);
+                }
             }
         }
     }

@@ -503,3 +503,63 @@ async fn an_upstream_that_is_not_there_is_told_as_ever() {
     let line = sidecar.exchange().await;
     assert_eq!((&line["outcome"], &line["model_requested"]), (&"upstream_failed".into(), &"m".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_length_that_is_told_twice_is_right_once() {
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let mut client = sidecar.connect();
+    let length = format!("Content-Length: {}", STREAM_REQUEST.len());
+    client.write(post(STREAM_REQUEST).replace(&length, &format!("{length}\r\n{length}"))).await;
+    let mut server = upstream.accept().await;
+    let head = server.read_to(ASKING).await;
+    assert_eq!(head.matches("Content-Length").count(), 1, "{head}");
+    assert!(head.contains(&format!("Content-Length: {}\r\n", ASKING.len())), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_gets_its_answer_to_the_close() {
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST).replace("HTTP/1.1", "HTTP/1.0")).await;
+    let mut server = upstream.accept().await;
+    server.read_to(ASKING).await;
+    let events = token("a") + LAST_EVENTS;
+    server
+        .write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {}\r\n\r\n{events}",
+            events.len()
+        ))
+        .await;
+    let got = client.read_to_close().await;
+    let (head, body) = got.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_ascii_lowercase().contains("content-length"), "{head}");
+    assert_eq!(body, events.replace(USAGE, ""));
+    assert_eq!(sidecar.exchange().await["outcome"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_too_much_is_held_of_all_requests_one_more_goes_as_it_came() {
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let length = 2 << 20;
+    let mut waiting = Vec::new();
+    // So many fill it but for a few bytes; the last one has more than these.
+    for sends in [[length - 1; 32].as_slice(), &[1000]].concat() {
+        let mut client = sidecar.connect();
+        client
+            .write(format!("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"))
+            .await;
+        client.write(" ".repeat(sends)).await;
+        waiting.push(client);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut server = upstream.accept().await;
+    server.read_head().await;
+    server.read_exactly(1000).await;
+    assert_eq!(counts(&sidecar), [0.0, 0.0, 0.0, 1.0]);
+    assert!(!upstream.has_more(), "the others are still read");
+    drop(waiting);
+    assert!(server.closes_within(Duration::from_millis(100)).await);
+    let mut client = sidecar.connect();
+    client.write(post(STREAM_REQUEST)).await;
+    upstream.accept().await.read_to(ASKING).await;
+}
