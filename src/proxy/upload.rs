@@ -273,7 +273,9 @@ impl Original {
         let mut state = self.upload.state.lock();
         state.taken = false;
         state.ahead_bytes = bytes.len();
-        state.ahead.push_back(Ok(Frame::data(bytes)));
+        if !bytes.is_empty() {
+            state.ahead.push_back(Ok(Frame::data(bytes))); // an empty frame would be a body where there is none
+        }
     }
 }
 

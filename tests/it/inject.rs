@@ -505,6 +505,21 @@ async fn an_upstream_that_is_not_there_is_told_as_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_without_a_body_has_none() {
+    for (length, want) in [("", ""), ("Content-Length: 0\r\n", "Content-Length: 0\r\n")] {
+        let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+        let mut client = sidecar.connect();
+        client.write(format!("POST /v1/completions HTTP/1.1\r\nHost: a\r\n{length}\r\n")).await;
+        let mut server = upstream.accept().await;
+        let head = server.read_head().await;
+        assert_eq!(head, format!("POST /v1/completions HTTP/1.1\r\nHost: a\r\n{want}\r\n"));
+        server.write(answer("200 OK", "{}")).await;
+        client.read_to("{}").await;
+        assert_eq!(sidecar.exchange().await["bytes_in"], 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_length_that_is_told_twice_is_right_once() {
     let (sidecar, mut upstream) = Sidecar::start(INJECTING);
     let mut client = sidecar.connect();
