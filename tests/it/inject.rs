@@ -263,6 +263,33 @@ async fn who_refuses_the_option_gets_the_request_as_it_was_and_is_not_asked_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_does_not_wait_for_the_end_of_the_request_loses_none_of_it() {
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let mut client = sidecar.connect();
+    let body = format!(r#"{{"model":"m","stream":true,"x":"{}"}}"#, "x".repeat(1 << 20));
+    let writing = {
+        let request = post(&body);
+        sidecar.beside(async move {
+            client.write(request).await;
+            client
+        })
+    };
+    let mut first = upstream.accept().await;
+    first.read_head().await;
+    first.read_exactly(1000).await;
+    first.write(answer("400 Bad Request", NO_SUCH_OPTION)).await;
+    let mut second = upstream.accept().await;
+    second.read_head().await;
+    assert!(second.read_exactly(body.len()).await == body.as_bytes());
+    second.write(answer("200 OK", "{}")).await;
+    writing.await.unwrap().read_to("{}").await;
+    let line = sidecar.exchange().await;
+    assert_eq!((&line["code"], &line["bytes_in"]), (&200.into(), &body.len().into()));
+    assert_eq!(counts(&sidecar), [1.0, 0.0, 1.0, 0.0]);
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_for_something_else_passes_as_it_is() {
     let other = r#"{"error":{"message":"max_tokens is too large","type":"BadRequestError"}}"#;
     let long = format!("{{\"detail\":\"{}stream_options\"}}", "x".repeat(70_000));
@@ -577,4 +604,31 @@ async fn while_too_much_is_held_of_all_requests_one_more_goes_as_it_came() {
     let mut client = sidecar.connect();
     client.write(post(STREAM_REQUEST)).await;
     upstream.accept().await.read_to(ASKING).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_given_back_with_every_answer() {
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let mut client = sidecar.connect();
+    let filler = "x".repeat((2 << 20) - 100);
+    let bodies =
+        [format!(r#"{{"stream":true,"x":"{filler}"}}"#), format!(r#"{{"stream":false,"x":"{filler}"}}"#)];
+    let mut server = None;
+    for (n, body) in bodies.iter().cycle().take(80).enumerate() {
+        let sending = client.write(post(body));
+        let serving = async {
+            if server.is_none() {
+                server = Some(upstream.accept().await);
+            }
+            let server = server.as_mut().unwrap();
+            server.read_head().await;
+            let option = r#""stream_options":{"include_usage":true},"#;
+            let length = body.len() + if n % 2 == 0 { option.len() } else { 0 };
+            server.read_exactly(length).await;
+            server.write(answer("200 OK", "{}")).await;
+        };
+        tokio::join!(sending, serving);
+        client.read_to("{}").await;
+    }
+    assert_eq!(counts(&sidecar), [40.0, 0.0, 0.0, 0.0]);
 }
