@@ -2,8 +2,8 @@
 //! the configured upstream's name, no locks on the way of traffic.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -39,6 +39,8 @@ pub struct UpstreamVitals {
     ended: AtomicU64,
     /// Token events forwarded from this upstream.
     pub chunks: Tally,
+    /// None where usage was never to be asked for.
+    injections: OnceLock<[Tally; UsageInjection::ALL.len()]>,
 }
 
 impl UpstreamVitals {
@@ -56,6 +58,50 @@ impl UpstreamVitals {
     pub fn started_and_ended(&self) -> (u64, u64) {
         let ended = self.ended.load(Ordering::SeqCst);
         (self.started.load(Ordering::SeqCst), ended)
+    }
+
+    /// How often this was done to ask for usage.
+    pub fn injections(&self, action: UsageInjection) -> &Tally {
+        let [asked, cut, refused, too_large] = self.injections.get_or_init(Default::default);
+        match action {
+            UsageInjection::Asked => asked,
+            UsageInjection::Cut => cut,
+            UsageInjection::Refused => refused,
+            UsageInjection::TooLarge => too_large,
+        }
+    }
+
+    /// Whether usage is or was to be asked for.
+    pub fn injects(&self) -> bool {
+        self.injections.get().is_some()
+    }
+}
+
+/// What is done to have a stream report its usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UsageInjection {
+    /// A request was edited so that it asks.
+    Asked,
+    /// The event that brought the usage was taken out of an answer.
+    Cut,
+    /// The upstream refused an edited request, which was sent once more as the client wrote it.
+    Refused,
+    /// A request was longer than is read ahead and went on as it came.
+    TooLarge,
+}
+
+impl UsageInjection {
+    /// All of them, in the order of the exposition.
+    pub const ALL: [UsageInjection; 4] = [Self::Asked, Self::Cut, Self::Refused, Self::TooLarge];
+
+    /// The value of the label `action`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Cut => "cut",
+            Self::Refused => "refused",
+            Self::TooLarge => "too_large",
+        }
     }
 }
 
@@ -167,5 +213,14 @@ mod tests {
         vitals.upstream(&Name::from("a")).end();
         assert_eq!(vitals.upstream(&Name::from("a")).started_and_ended(), (2, 1));
         assert_eq!(vitals.upstreams().len(), 1);
+    }
+
+    #[test]
+    fn who_never_asks_for_usage_counts_nothing_of_it() {
+        let upstream = UpstreamVitals::default();
+        assert!(!upstream.injects());
+        upstream.injections(UsageInjection::Cut).add_one();
+        let counts = UsageInjection::ALL.map(|action| upstream.injections(action).get());
+        assert_eq!((upstream.injects(), counts), (true, [0, 1, 0, 0]));
     }
 }

@@ -76,6 +76,8 @@ struct UpstreamEntry {
     idle_timeout: Limit,
     #[serde(default = "pool_idle_timeout")]
     pool_idle_timeout: Span,
+    #[serde(default)]
+    inject_usage: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tls: Option<TlsEntry>,
 }
@@ -360,6 +362,7 @@ impl UpstreamEntry {
             first_byte_timeout: Limit::default(),
             idle_timeout: Limit::default(),
             pool_idle_timeout: pool_idle_timeout(),
+            inject_usage: false,
             tls: None,
         }
     }
@@ -407,6 +410,7 @@ impl UpstreamEntry {
             first_byte_timeout: self.first_byte_timeout.0,
             idle_timeout: self.idle_timeout.0,
             pool_idle_timeout: self.pool_idle_timeout.0,
+            inject_usage: self.inject_usage,
         })
     }
 }

@@ -102,6 +102,8 @@ pub struct Upstream {
     pub idle_timeout: Option<Duration>,
     /// How long a connection without a request is kept.
     pub pool_idle_timeout: Duration,
+    /// Whether OpenAI-style streams that do not ask for usage are made to, and the event that brings it taken out.
+    pub inject_usage: bool,
 }
 
 /// Where an upstream listens.
@@ -202,6 +204,7 @@ mod tests {
         assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0], 8080)));
         assert_eq!(config.tenants.headers, ["x-tenant-id"]);
         assert_eq!(config.upstreams[0].host, HostHeader::Preserve);
+        assert!(!config.upstreams[0].inject_usage);
         check_error("", "no upstream is given");
         check_error("# nothing\n", "no upstream is given");
     }
@@ -270,6 +273,10 @@ mod tests {
         check_error(
             "upstreams:\n  - name: none\n    url: http://h:1\n",
             "2:11: upstreams[0].name: `none` is the label",
+        );
+        check_error(
+            "upstreams:\n  - {name: a, url: http://h:1, inject_usage: maybe}\n",
+            "2:46: upstreams[0].inject_usage: invalid type",
         );
         check_error(
             &format!("{UPSTREAM}upstreams:\n  - {{name: a, url: http://h:1}}\n"),

@@ -5,6 +5,7 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+pub mod inject;
 mod lenient;
 mod llamacpp;
 mod ollama;
@@ -52,6 +53,11 @@ pub trait Dialect: Sync {
 
     /// What one event of an answer's stream tells.
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>));
+
+    /// Whether a stream of this API reports usage when `stream_options` asks for it: see [`inject`].
+    fn reports_usage_when_asked(&self) -> bool {
+        false
+    }
 
     /// The body of an error that we answer ourselves, in this API's shape: OpenAI's, unless it has its own.
     fn error_body(&self, error: &OwnError<'_>) -> String {

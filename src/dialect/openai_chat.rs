@@ -47,6 +47,10 @@ impl Dialect for OpenaiChat {
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
         openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
     }
+
+    fn reports_usage_when_asked(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Deserialize, Default)]

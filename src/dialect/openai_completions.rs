@@ -50,6 +50,10 @@ impl Dialect for OpenaiCompletions {
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
         openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
     }
+
+    fn reports_usage_when_asked(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Deserialize, Default)]

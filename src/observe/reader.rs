@@ -68,6 +68,11 @@ impl Observer {
         }
     }
 
+    /// So many bytes of what was seen of the answer's body did not go on to the client.
+    pub fn withheld(&mut self, bytes: u64) {
+        self.seen.bytes_out = self.seen.bytes_out.saturating_sub(bytes);
+    }
+
     /// More of the answer's body has passed, read at `at`.
     pub fn response_chunk(&mut self, bytes: &[u8], at: Moment) -> Seen {
         self.seen.bytes_out += bytes.len() as u64;

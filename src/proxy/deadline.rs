@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::tap::Upload;
+use super::upload::Upload;
 use crate::clock::Clock;
 
 /// How long the upstream may be silent.

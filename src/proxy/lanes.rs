@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
 use super::connect::Connector;
-use super::tap::RequestTap;
+use super::upload::RequestTap;
 use super::{HEAD_LIMIT, headers};
 use crate::clock::{Clock, Moment};
 use crate::config::{self, HostHeader};

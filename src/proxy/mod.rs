@@ -4,6 +4,7 @@
 mod connect;
 mod deadline;
 mod headers;
+mod inject;
 mod lanes;
 pub mod listener;
 pub mod opening;
@@ -13,6 +14,7 @@ mod routes;
 mod tap;
 mod tls;
 mod upgrade;
+mod upload;
 mod upstream;
 mod watch;
 
@@ -42,7 +44,8 @@ use crate::wire::encoding::MEMORY_IN_ALL;
 use connect::Line;
 use deadline::Deadline;
 use reply::Trouble;
-use tap::{Reads, ResponseTap, Upload};
+use tap::{Reads, ResponseTap};
+use upload::Upload;
 use upstream::{Answer, SendError, Sending, Upstream};
 use watch::Recording;
 
@@ -174,7 +177,11 @@ impl Begun {
         let upload = Upload::new(incoming, watch, started);
         let deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
         let now = proxy.clock.now();
-        let sending = upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now);
+        let sending = if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
+            inject::send(&upstream, head, &upload, proxy.clock)
+        } else {
+            upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now)
+        };
         recording.sent(now);
         let course = Ok(Course { upstream, sending, deadline, client, downstream });
         Self { proxy, recording, dialect, upload, course }
@@ -288,7 +295,7 @@ fn pass_on(
     deadline: Deadline,
     upload: Arc<Upload>,
 ) -> Response<AnswerBody> {
-    let Answer { mut response, line, lease } = answer;
+    let Answer { mut response, line, lease, injection } = answer;
     let version = response.version();
     // Over HTTP/2 the connection's reads are other streams' too.
     let is_http1 = version != Version::HTTP_2;
@@ -305,8 +312,12 @@ fn pass_on(
     }
     let (mut head, incoming) = response.into_parts();
     headers::prepare_response(&mut head, version, client.version);
+    let injection = injection.and_then(|injection| {
+        recording.add_request_overhead(injection.spent);
+        injection.begin(&mut head)
+    });
     let reads = Reads { line: line.filter(|_| is_http1), last: at };
-    let tap = ResponseTap::new(incoming, recording, reads, deadline, upload, lease);
+    let tap = ResponseTap::new(incoming, injection, recording, reads, deadline, upload, lease);
     Response::from_parts(head, Either::Left(tap))
 }
 

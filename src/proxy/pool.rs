@@ -17,7 +17,7 @@ use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 
 use super::connect::{Connector, Line};
-use super::tap::RequestTap;
+use super::upload::RequestTap;
 use super::upstream::{self, Answer, SendError, Sending};
 use crate::clock::{Clock, Moment};
 
@@ -91,7 +91,8 @@ impl Pool {
                         let rests = response.body().size_hint().exact().is_none();
                         let line = Some(connection.line.clone());
                         let lease = Lease { pool: Arc::downgrade(&self), connection, rests };
-                        return Ok(Answer { response, line, lease: upstream::Lease::Http1(Box::new(lease)) });
+                        let lease = upstream::Lease::Http1(Box::new(lease));
+                        return Ok(Answer { response, line, lease, injection: None });
                     }
                     Err(mut error) => match error.take_message() {
                         Some(unsent) if is_kept => {

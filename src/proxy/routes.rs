@@ -41,7 +41,8 @@ impl Routes {
             .changed_to(config, vitals, clock)
     }
 
-    /// The upstreams of another configuration. What did not change keeps its connections.
+    /// The upstreams of another configuration. What did not change keeps its connections, and is asked for usage again
+    /// where it has refused that.
     ///
     /// # Errors
     /// An upstream's TLS settings cannot be used.
@@ -52,7 +53,10 @@ impl Routes {
             let same =
                 |upstream: &&Arc<Upstream>| upstream.settings == *settings && settings.target.tls.is_none();
             upstreams.push(match self.upstreams.iter().find(same) {
-                Some(upstream) => Arc::clone(upstream),
+                Some(upstream) => {
+                    upstream.forget_refusal();
+                    Arc::clone(upstream)
+                }
                 None => Arc::new(
                     Upstream::new(settings.clone(), vitals, clock, self.dial.clone())
                         .map_err(|error| UpstreamError { name: settings.name.clone(), error })?,

@@ -1,217 +1,22 @@
-//! The taps: bodies that pass every frame on as it came and let the watch see it. The only `poll_frame` of the
-//! project. Nothing that can fail stands between receiving a frame and returning it.
+//! The tap: a body of an answer that passes every frame on as it came and lets the watch see it. Nothing that can fail
+//! stands between receiving a frame and returning it. Where the request was made to ask for usage, what the injection
+//! leaves of the frame goes on.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use parking_lot::Mutex;
-use tokio::time::error::Elapsed;
 
 use super::connect::Line;
 use super::deadline::{Deadline, Silent};
+use super::inject::Injection;
+use super::upload::{Upload, longer};
 use super::upstream::Lease;
-use super::watch::{Recording, Watch};
+use super::watch::Recording;
 use crate::clock::Moment;
 use crate::exchange::Ending;
-
-/// How much of a request's body is read while no connection has asked for it yet. A client that hangs up is
-/// noticed only while its body is being read, or has been.
-const READ_AHEAD: usize = 256 << 10;
-
-/// How much is read ahead of all requests together; beyond it nothing is, and that is counted.
-pub(super) const READ_AHEAD_IN_ALL: usize = 64 << 20;
-
-/// How long the rest of a request is waited for once nobody will take it. Clients write it right behind its head.
-const REST_LIMIT: Duration = Duration::from_millis(100);
-
-/// A request's body on its way to the upstream.
-#[derive(Debug)]
-pub(super) struct RequestTap(Arc<Upload>);
-
-/// A request's body, as the tap and whoever waits for the answer share it.
-#[derive(Debug)]
-pub(super) struct Upload {
-    state: Mutex<UploadState>,
-    watch: Arc<Watch>,
-}
-
-#[derive(Debug)]
-struct UploadState {
-    incoming: Incoming,
-    ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>,
-    ahead_bytes: usize,
-    /// A connection has asked for the body: it is read no further ahead.
-    taken: bool,
-    failed: bool,
-    /// It was read ahead to its end.
-    ended: bool,
-    /// The upstream has asked for more than the client has sent.
-    waits_for_client: bool,
-    /// When the upstream last took something.
-    moved: Moment,
-}
-
-impl Upload {
-    pub(super) fn new(incoming: Incoming, watch: Arc<Watch>, now: Moment) -> Arc<Self> {
-        if incoming.is_end_stream() {
-            watch.request_end(now);
-        }
-        let state = UploadState {
-            incoming,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
-            taken: false,
-            failed: false,
-            ended: false,
-            waits_for_client: false,
-            moved: now,
-        };
-        Arc::new(Self { state: Mutex::new(state), watch })
-    }
-
-    /// The body for the upstream.
-    pub(super) fn tap(self: &Arc<Self>) -> RequestTap {
-        RequestTap(Arc::clone(self))
-    }
-
-    /// Whether the client stopped uploading.
-    pub(super) fn has_failed(&self) -> bool {
-        self.state.lock().failed
-    }
-
-    /// Since when the upstream owes an answer: it took the last it could get then. None while the client owes
-    /// more of its request.
-    pub(super) fn owed_since(&self) -> Option<Moment> {
-        let state = self.state.lock();
-        (!state.waits_for_client).then_some(state.moved)
-    }
-
-    fn saw(&self, frame: &Result<Frame<Bytes>, hyper::Error>) {
-        if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
-            self.watch.request_chunk(data);
-        }
-    }
-
-    /// Reads ahead while no connection has asked for the body. Ready when the client stopped uploading.
-    pub(super) fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        while !state.taken && !state.failed && state.ahead_bytes < READ_AHEAD && self.watch.may_read_ahead() {
-            match Pin::new(&mut state.incoming).poll_frame(cx) {
-                Poll::Ready(Some(frame)) => {
-                    let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                    state.ahead_bytes += bytes;
-                    self.watch.read_ahead().fetch_add(bytes, Ordering::Relaxed);
-                    state.failed = frame.is_err();
-                    self.saw(&frame);
-                    state.ahead.push_back(frame);
-                }
-                Poll::Ready(None) => {
-                    state.ended = true;
-                    break;
-                }
-                Poll::Pending => break,
-            }
-        }
-        if state.failed && !state.taken { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Reads ahead what the client is still sending, where no connection has asked for it and none will: what was
-    /// asked for is known then, and the client is not cut off in mid-sentence, which would lose it our answer.
-    pub(super) async fn read_rest(&self) {
-        let rest = poll_fn(|cx| match self.poll_ahead(cx) {
-            Poll::Pending if self.may_go_on() => Poll::Pending,
-            _ => Poll::Ready(()),
-        });
-        // Who takes longer is answered all the same.
-        let _: Result<(), Elapsed> = tokio::time::timeout(REST_LIMIT, rest).await;
-    }
-
-    fn may_go_on(&self) -> bool {
-        let state = self.state.lock();
-        let is_over = state.ended || state.incoming.is_end_stream();
-        !state.taken && !is_over && state.ahead_bytes < READ_AHEAD
-    }
-
-    fn poll_next(
-        &self,
-        state: &mut UploadState,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        state.taken = true;
-        if let Some(frame) = state.ahead.pop_front() {
-            let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
-            state.ahead_bytes -= bytes;
-            self.watch.read_ahead().fetch_sub(bytes, Ordering::Relaxed);
-            if state.ahead.is_empty() {
-                state.ahead = VecDeque::new(); // its memory is not held while the answer runs
-            }
-            return Poll::Ready(Some(frame));
-        }
-        let polled = Pin::new(&mut state.incoming).poll_frame(cx);
-        if let Poll::Ready(Some(frame)) = &polled {
-            self.saw(frame);
-        }
-        polled
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.watch.read_ahead().fetch_sub(self.state.get_mut().ahead_bytes, Ordering::Relaxed);
-    }
-}
-
-impl UploadState {
-    fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.incoming.is_end_stream()
-    }
-}
-
-impl Body for RequestTap {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self(upload) = &*self;
-        let mut state = upload.state.lock();
-        let polled = upload.poll_next(&mut state, cx);
-        state.waits_for_client = polled.is_pending();
-        let frame = ready!(polled);
-        state.moved = upload.watch.now();
-        state.failed |= matches!(frame, Some(Err(_)));
-        // After trailers or with a declared length the body may not be polled to its end.
-        let is_trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
-        if frame.is_none() || is_trailers || state.is_end_stream() {
-            upload.watch.request_end(state.moved);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.state.lock().is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let state = self.0.state.lock();
-        let coming = state.incoming.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(coming.lower() + state.ahead_bytes as u64);
-        if let Some(upper) = coming.upper() {
-            hint.set_upper(upper + state.ahead_bytes as u64);
-        }
-        hint
-    }
-}
 
 /// An answer's body on its way to the client.
 ///
@@ -221,6 +26,8 @@ impl Body for RequestTap {
 pub(super) struct ResponseTap {
     /// None once a deadline has cut it.
     incoming: Option<Incoming>,
+    /// Where the request was made to ask for usage, and the answer shows that.
+    injection: Option<Box<Injection>>,
     /// None once the exchange has ended.
     recording: Option<Recording>,
     reads: Reads,
@@ -249,9 +56,13 @@ pub(super) struct Reads {
 /// deadline.
 pub(super) type TapError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What an answer's body gives when it is ready.
+pub(super) type Polled = Option<Result<Frame<Bytes>, TapError>>;
+
 impl ResponseTap {
     pub(super) fn new(
         incoming: Incoming,
+        injection: Option<Box<Injection>>,
         recording: Recording,
         reads: Reads,
         deadline: Deadline,
@@ -260,6 +71,7 @@ impl ResponseTap {
     ) -> Self {
         let mut tap = Self {
             incoming: Some(incoming),
+            injection,
             recording: Some(recording),
             reads,
             deadline,
@@ -277,6 +89,9 @@ impl ResponseTap {
     fn finish(&mut self, ending: Ending) {
         self.look();
         let Some(recording) = self.recording.take() else { return };
+        if let Some(cut) = self.injection.as_ref().map(|injection| injection.cut()).filter(|&cut| cut > 0) {
+            recording.watch().withheld(cut, cut);
+        }
         let now = recording.watch().now();
         recording.finish_at(ending, now);
         if ending == Ending::Clean
@@ -314,6 +129,10 @@ impl ResponseTap {
 impl Drop for ResponseTap {
     fn drop(&mut self) {
         self.look();
+        if let Some((injection, recording)) = self.injection.as_ref().zip(self.recording.as_ref()) {
+            let cut = injection.cut();
+            recording.watch().withheld(cut + injection.waiting(), cut);
+        }
     }
 }
 
@@ -332,52 +151,105 @@ impl Reads {
     }
 }
 
-impl Body for ResponseTap {
-    type Data = Bytes;
-    type Error = TapError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, TapError>>> {
-        if self.woken {
-            self.look();
-        }
+impl ResponseTap {
+    /// What comes next of the answer, and how the exchange ends where it ends with that.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<(Polled, Option<Ending>)> {
         let read_before = self.reads.line.as_ref().map(Line::last_read);
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let Poll::Ready(polled) = Pin::new(incoming).poll_frame(cx) else {
+        let polled = match self.injection.as_mut().and_then(|injection| injection.next_read()) {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => match &mut self.incoming {
+                Some(incoming) => Pin::new(incoming).poll_frame(cx),
+                None => return Poll::Ready((None, None)),
+            },
+        };
+        let Poll::Ready(polled) = polled else {
             if !self.unseen.is_empty() {
                 // What has been returned is written now; then there is time to look.
                 self.woken = true;
                 cx.waker().wake_by_ref();
             }
             ready!(self.deadline.poll_passed(cx));
-            self.finish(Ending::TimedOut);
             self.incoming = None;
-            return Poll::Ready(Some(Err(Silent.into())));
+            return Poll::Ready((Some(Err(Silent.into())), Some(Ending::TimedOut)));
         };
-        match &polled {
+        let ending = match &polled {
             Some(Ok(frame)) => {
                 self.remember(frame, read_before);
                 self.deadline.restart();
                 // After trailers, with a declared length or over HTTP/2 the body may not be polled to its end.
-                if frame.is_trailers() || self.is_end_stream() {
-                    self.finish(Ending::Clean);
-                }
+                (frame.is_trailers() || self.has_ended()).then_some(Ending::Clean)
             }
             // A client that breaks its upload off ends the answer too.
-            Some(Err(_)) if self.upload.has_failed() => self.finish(Ending::ClientGone),
-            Some(Err(_)) => self.finish(Ending::UpstreamBroke),
-            None => self.finish(Ending::Clean),
+            Some(Err(_)) if self.upload.has_failed() => Some(Ending::ClientGone),
+            Some(Err(_)) => Some(Ending::UpstreamBroke),
+            None => Some(Ending::Clean),
+        };
+        Poll::Ready((polled.map(|frame| frame.map_err(Into::into)), ending))
+    }
+
+    /// Lets the injection have what came next, before the exchange ends with it: by then it is known what the client
+    /// does not get.
+    fn inject(&mut self, polled: Polled, ending: Option<Ending>) {
+        let before = self.recording.as_ref().map(|recording| recording.watch().now());
+        if let Some(injection) = &mut self.injection {
+            injection.take(polled, ending);
         }
-        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
+        if let Some((recording, before)) = self.recording.as_mut().zip(before) {
+            recording.add_overhead(recording.watch().now().since(before));
+        }
+        if let Some(ending) = ending {
+            self.finish(ending);
+        }
+    }
+
+    /// Whether nothing more comes of the answer.
+    fn has_ended(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+            && self.injection.as_ref().is_none_or(|injection| injection.is_read())
+    }
+}
+
+impl Body for ResponseTap {
+    type Data = Bytes;
+    type Error = TapError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+        loop {
+            if self.woken {
+                self.look();
+            }
+            if let Some(polled) = self.injection.as_mut().and_then(|injection| injection.poll_next(cx)) {
+                return polled;
+            }
+            let (polled, ending) = ready!(self.poll_upstream(cx));
+            if self.injection.is_none() {
+                if let Some(ending) = ending {
+                    self.finish(ending);
+                }
+                return Poll::Ready(polled);
+            }
+            let is_over = polled.is_none() || ending.is_some();
+            self.inject(polled, ending);
+            if is_over {
+                self.incoming = None; // all of it has been read
+                if self.is_end_stream() {
+                    return Poll::Ready(None);
+                }
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.has_ended() && self.injection.as_ref().is_none_or(|injection| injection.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        let coming = self.incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint);
+        match &self.injection {
+            None => coming,
+            Some(injection) => {
+                injection.length_read().map_or_else(SizeHint::default, |read| longer(&coming, read))
+            }
+        }
     }
 }

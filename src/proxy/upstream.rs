@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
@@ -9,13 +10,14 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::connect::{Connector, Dial, Line};
+use super::inject::Injection;
 use super::lanes::{Lanes, Load};
 use super::pool::{self, Pool};
-use super::tap::RequestTap;
+use super::upload::RequestTap;
 use super::{headers, tls};
 use crate::clock::{Clock, Moment};
 use crate::config;
-use crate::vitals::{UpstreamVitals, Vitals};
+use crate::vitals::{UpstreamVitals, UsageInjection, Vitals};
 
 const TELL_EVERY: Duration = Duration::from_secs(10); // an upstream that is down fails thousands of requests
 
@@ -26,6 +28,8 @@ pub(super) struct Upstream {
     pub(super) vitals: Arc<UpstreamVitals>,
     way: Way,
     told: Mutex<Told>,
+    /// It has refused requests for the option that asks for usage.
+    refuses_asking: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub(super) struct Answer {
     /// None where the library did not hand it on.
     pub(super) line: Option<Line>,
     pub(super) lease: Lease,
+    /// Where the request was made to ask for usage.
+    pub(super) injection: Option<Box<Injection>>,
 }
 
 /// Holds an exchange's connection, or its place on one.
@@ -91,7 +97,33 @@ impl Upstream {
         } else {
             Way::Http1(Pool::new(connector, settings.pool_idle_timeout, clock))
         };
-        Ok(Self { vitals: vitals.upstream(&settings.name), way, told: Mutex::default(), settings })
+        let vitals = vitals.upstream(&settings.name);
+        if settings.inject_usage {
+            vitals.injections(UsageInjection::Asked); // its series are there from the start
+        }
+        Ok(Self { vitals, way, told: Mutex::default(), refuses_asking: AtomicBool::new(false), settings })
+    }
+
+    /// Whether its streams are to be asked for usage.
+    pub(super) fn takes_asking(&self) -> bool {
+        self.settings.inject_usage && !self.refuses_asking.load(Ordering::Relaxed)
+    }
+
+    /// It has refused a request only for asking for usage: it is asked no more.
+    pub(super) fn refused_asking(&self) {
+        if !self.refuses_asking.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                upstream = %self.settings.name,
+                "refuses stream_options.include_usage, so it is not asked for usage any more; tokens that it does not \
+                 report are counted or estimated. Take inject_usage out of its configuration, or reload once it knows \
+                 the option"
+            );
+        }
+    }
+
+    /// It may be asked for usage again.
+    pub(super) fn forget_refusal(&self) {
+        self.refuses_asking.store(false, Ordering::Relaxed);
     }
 
     /// Sends a request whose head is the client's. One that was not sent on a connection that turned out dead
@@ -116,7 +148,7 @@ impl Upstream {
                 Box::pin(async move {
                     let (response, load) = lanes.send(request).await?;
                     let line = response.extensions().get::<Line>().cloned();
-                    Ok(Answer { response, line, lease: Lease::Shared { _load: load } })
+                    Ok(Answer { response, line, lease: Lease::Shared { _load: load }, injection: None })
                 })
             }
         }

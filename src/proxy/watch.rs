@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::Proxy;
-use super::tap::READ_AHEAD_IN_ALL;
+use super::upload::READ_AHEAD_IN_ALL;
 use crate::account::settle::{Finished, ask};
 use crate::clock::Moment;
 use crate::config::Config;
@@ -19,7 +19,7 @@ use crate::exchange::{Ending, Name, Unobserved};
 use crate::live::{Accepted, Live, Origin};
 use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
-use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals};
+use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals, UsageInjection};
 use crate::wire::Stop;
 
 /// What the taps of one exchange share.
@@ -88,6 +88,14 @@ impl Watch {
         if let Some(accepted) = accepted {
             self.live.set_first_token(at, accepted);
         }
+    }
+
+    /// Tells that of what was seen of the answer the client did not get so many bytes, of which these were its usage event.
+    pub(super) fn withheld(&self, bytes: usize, usage_event: usize) {
+        if usage_event > 0 {
+            self.upstream.injections(UsageInjection::Cut).add_one();
+        }
+        self.observe(|observer| observer.withheld(bytes as u64));
     }
 
     /// Tells what only the end showed: a last event without its blank line is complete then.
@@ -181,6 +189,11 @@ impl Recording {
     /// The request goes to the pool now.
     pub(super) fn sent(&mut self, now: Moment) {
         self.overhead_request = Some(now.since(self.started));
+    }
+
+    /// Adds time that was spent on the request after that.
+    pub(super) fn add_request_overhead(&mut self, spent: Duration) {
+        self.overhead_request = self.overhead_request.map(|overhead| overhead + spent);
     }
 
     /// The upstream's head has come.

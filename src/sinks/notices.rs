@@ -56,7 +56,8 @@ impl Sink for Notices {
 fn advice(model: &str, upstream: &str) -> String {
     format!(
         "{model} at upstream {upstream} reports no output tokens, so they are estimated: give the model its tokenizer \
-         (models[].tokenizer), or let clients ask for usage (\"stream_options\": {{\"include_usage\": true}})"
+         (models[].tokenizer), or ask for usage (upstreams[].inject_usage, or clients that send \
+         \"stream_options\": {{\"include_usage\": true}})"
     )
 }
 

@@ -2,6 +2,7 @@
 //! other side sent, byte for byte and at the same time, and the record is the one that the observer alone makes.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,10 +20,27 @@ fn folders(of: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_case_passes_unchanged() {
+    let checked = play_all(|_| true, |case, want| Box::pin(pass(case, want)));
+    assert!(checked >= 40, "only {checked} cases");
+}
+
+#[test]
+fn every_case_passes_less_the_usage_event_where_that_was_asked_for() {
+    let asked = |dialect: &str| dialect.starts_with("openai_c");
+    let checked = play_all(asked, |case, want| Box::pin(inject(case, want)));
+    assert!(checked >= 40, "only {checked} cases");
+}
+
+type Passing<'c> = Pin<Box<dyn Future<Output = Result<(), String>> + 'c>>;
+
+/// Plays the cases of these dialects; gives how many there are.
+fn play_all(plays: fn(&str) -> bool, pass: impl for<'c> Fn(&'c Case, Value) -> Passing<'c>) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut wrong = Vec::new();
     let mut checked = 0;
-    for dialect in folders(&root) {
+    for dialect in
+        folders(&root).into_iter().filter(|folder| plays(folder.file_name().unwrap().to_str().unwrap()))
+    {
         for folder in folders(&dialect) {
             let case = case::read(&folder).unwrap();
             let want: Value =
@@ -36,13 +54,18 @@ fn every_case_passes_unchanged() {
         }
     }
     assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(checked >= 40, "only {checked} cases");
+    checked
 }
 
-async fn pass(case: &Case, mut want: Value) -> Result<(), String> {
+/// Whether a case needs more than the upstream's bytes: what that is, is in `endings`, `timing` and `tunnel`.
+fn is_elsewhere(case: &Case) -> bool {
     let is_tunnel = case.response.as_ref().is_some_and(|response| response.status == 101);
-    if is_tunnel || matches!(case.ending, Ending::TimedOut | Ending::Drained | Ending::NoAnswer) {
-        return Ok(()); // what these need besides the upstream's bytes is in `endings`, `timing` and `tunnel`
+    is_tunnel || matches!(case.ending, Ending::TimedOut | Ending::Drained | Ending::NoAnswer)
+}
+
+async fn pass(case: &Case, want: Value) -> Result<(), String> {
+    if is_elsewhere(case) {
+        return Ok(());
     }
     let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
     let mut client = sidecar.connect();
@@ -74,6 +97,84 @@ async fn pass(case: &Case, mut want: Value) -> Result<(), String> {
             return Err(format!("body came as {:?}, was sent as {:?}", sizes(&body), sizes(&sent)));
         }
     }
+    check_record(&sidecar, want).await
+}
+
+const INJECTING: &str = "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true}]";
+
+/// As [`pass`], before an upstream that is asked for usage: requests and answers that are not changed for it pass, of
+/// the others the record says the same but for the bytes that went out.
+async fn inject(case: &Case, mut want: Value) -> Result<(), String> {
+    if is_elsewhere(case) {
+        return Ok(());
+    }
+    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
+    let mut client = sidecar.connect();
+    let start = tokio::time::Instant::now();
+    let server = {
+        let case = case.clone();
+        sidecar.beside(async move {
+            let mut server = upstream.accept().await;
+            let head = server.read_head().await.to_ascii_lowercase();
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+            let came = server.read_exactly(length.map_or(0, |length| length.parse().unwrap())).await;
+            (came, play(&case, server, start).await)
+        })
+    };
+    client.write(request(case)).await;
+    let (_, pieces) = listen(case, &mut client, start).await;
+    drop(client);
+    let (came, server) = server.await.unwrap();
+    drop(server);
+    let is_edited = came != case.request.body;
+    if is_edited {
+        let text = String::from_utf8_lossy(&case.request.body);
+        let want = text.replacen('{', r#"{"stream_options":{"include_usage":true},"#, 1);
+        same("request", &came, want.as_bytes())?;
+    }
+    if let Some(response) = &case.response {
+        let sent: Vec<u8> = response.body.iter().flat_map(|(_, piece)| piece.clone()).collect();
+        let got: Vec<u8> = pieces.into_iter().flat_map(|(_, piece)| piece).collect();
+        let is_stream = matches!(response.status, 200..300)
+            && response.headers.get("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
+            && response.headers.get("content-encoding").is_none_or(|coding| coding == "identity");
+        same("answer", &got, &if is_edited && is_stream { less_usage(&sent, case.ending) } else { sent })?;
+        want["bytes_out"] = got.len().into();
+    }
+    check_record(&sidecar, want).await
+}
+
+/// A stream less its first usage event, found by plain means; an event without its end is one if the stream ends well.
+fn less_usage(stream: &[u8], ending: Ending) -> Vec<u8> {
+    let text = String::from_utf8_lossy(stream);
+    let blank = if text.contains("\r\n\r\n") {
+        "\r\n\r\n"
+    } else if text.contains("\n\n") {
+        "\n\n"
+    } else {
+        "\r\r"
+    };
+    let mut taken = false;
+    let mut kept = String::new();
+    for event in text.split_inclusive(blank) {
+        let lines = event
+            .split(['\r', '\n'])
+            .filter_map(|line| line.trim_start_matches('\u{FEFF}').strip_prefix("data:"));
+        let data: Value = serde_json::from_str(&lines.collect::<Vec<_>>().join("\n")).unwrap_or_default();
+        let is_whole = event.ends_with(blank) || ending == Ending::End;
+        let is_one = data["usage"].is_object() && data["choices"].as_array().is_some_and(Vec::is_empty);
+        if taken || !is_one || !is_whole {
+            kept.push_str(event);
+            continue;
+        }
+        taken = true;
+        let comments = event.split_inclusive('\n').take_while(|line| line.starts_with(':'));
+        kept.extend(comments);
+    }
+    if taken { kept.into_bytes() } else { stream.to_vec() }
+}
+
+async fn check_record(sidecar: &Sidecar, mut want: Value) -> Result<(), String> {
     let got = sidecar.reproducible().await;
     want.as_object_mut().unwrap().remove("about");
     for side in ["input", "output"] {

@@ -218,3 +218,42 @@ async fn an_http1_client_before_an_http2_upstream() {
     let got = client.read_to(LAST_CHUNK).await;
     assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains(&token("a")), "{got}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_usage_event_is_taken_out_over_http2_too_wherever_the_stream_ends() {
+    let config = "upstreams: [{name: default, url: 'h2c://upstream:8000', inject_usage: true}]";
+    let asked = "{\"stream_options\":{\"include_usage\":true},";
+    let (events, last) =
+        LAST_EVENTS.rsplit_once("data: [DONE]").map(|(a, b)| (a, format!("data: [DONE]{b}"))).unwrap();
+    let finish = events.split_once("\n\n").unwrap().0.to_owned() + "\n\n";
+    let usage = events.strip_prefix(&finish).unwrap();
+    for frames in [
+        vec![token("a") + LAST_EVENTS],
+        vec![token("a"), LAST_EVENTS.to_owned()],
+        vec![token("a") + &finish, last.clone(), usage.to_owned()],
+        vec![token("a") + &finish, last.clone(), usage.trim_end().to_owned()],
+    ] {
+        let (sidecar, mut upstream) = Sidecar::start(config);
+        let mut client = client(&sidecar).await;
+        let sending = client.send_request(request(STREAM_REQUEST));
+        let serving = async {
+            let mut requests = serve(&sidecar, upstream.accept().await);
+            let (request, answer) = requests.recv().await.unwrap();
+            assert_eq!(request.headers()["accept-encoding"], "identity");
+            let length: usize = request.headers()["content-length"].to_str().unwrap().parse().unwrap();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.len(), length);
+            assert_eq!(body, STREAM_REQUEST.replacen('{', asked, 1));
+            for frame in frames {
+                answer.send(Frame::data(Bytes::from(frame))).unwrap();
+            }
+            requests
+        };
+        let (response, _requests) = tokio::join!(sending, serving);
+        let body = response.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, token("a") + &finish + &last);
+        let line = sidecar.exchange().await;
+        assert_eq!((&line["outcome"], &line["output_tokens"]), (&"completed".into(), &3.into()));
+        assert_eq!(line["bytes_out"], body.len());
+    }
+}

@@ -31,6 +31,8 @@ mod hops;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod inject;
+#[cfg(test)]
 mod price;
 #[cfg(test)]
 mod reports;

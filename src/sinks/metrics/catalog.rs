@@ -256,6 +256,14 @@ pub static TABLE: &[Row] = &[
         "Token events forwarded, counted as they pass. A chunk is not a token; its rate says whether streams are moving at all.",
     ),
     Row::new(
+        Id::UsageInjections,
+        "usage_injections_total",
+        Counter,
+        Tokens,
+        &[Label::Upstream, Label::Action],
+        "Streams of upstreams with inject_usage: asked for their usage, its event cut out again, refused and sent once more as they were written, or too_large to be read ahead and edited.",
+    ),
+    Row::new(
         Id::RequestInputTokens,
         "request_input_tokens",
         Histogram(Buckets::Tokens),

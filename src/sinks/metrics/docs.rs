@@ -112,6 +112,9 @@ fn values(label: Label) -> &'static str {
         Label::Stage => {
             "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`: only the log's line is lost."
         }
+        Label::Action => {
+            "`asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came."
+        }
         Label::Label => "`tenant`, `model`.",
         Label::Version => "The program's version.",
     }
@@ -120,7 +123,7 @@ fn values(label: Label) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vitals::{DropStage, ObservationFailure};
+    use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
 
     #[test]
     fn what_the_sidecar_counts_about_itself_is_explained() {
@@ -129,6 +132,9 @@ mod tests {
         }
         for stage in DropStage::ALL {
             assert!(values(Label::Stage).contains(&format!("`{}`", stage.label())), "{stage:?}");
+        }
+        for action in UsageInjection::ALL {
+            assert!(values(Label::Action).contains(&format!("`{}`", action.label())), "{action:?}");
         }
     }
 

@@ -31,6 +31,7 @@ pub(super) enum Id {
     TokenAuditRatio,
     UnsettledTokens,
     OutputChunks,
+    UsageInjections,
     RequestInputTokens,
     RequestOutputTokens,
     ReservedTokens,

@@ -58,6 +58,8 @@ pub enum Label {
     Alternative,
     /// Where a record was lost.
     Stage,
+    /// What was done.
+    Action,
     /// The name of a label.
     Label,
     /// The program's version.
@@ -66,7 +68,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 19] = [
+    pub const ALL: [Label; 20] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -84,6 +86,7 @@ impl Label {
         Self::Currency,
         Self::Alternative,
         Self::Stage,
+        Self::Action,
         Self::Label,
         Self::Version,
     ];
@@ -108,6 +111,7 @@ impl Label {
             Self::Currency => "currency",
             Self::Alternative => "alternative",
             Self::Stage => "stage",
+            Self::Action => "action",
             Self::Label => "label",
             Self::Version => "version",
         }

@@ -10,7 +10,7 @@ use super::labels::{Key, Label, Labels};
 use super::{Metrics, Store};
 use crate::account::price::KINDS;
 use crate::exchange::{ModelNames, Name};
-use crate::vitals::{DropStage, ObservationFailure};
+use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
 
 /// One upstream at the moment of a scrape. Started and ended are read once, so that every page adds up.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ struct Pulse {
     started: u64,
     ended: u64,
     chunks: u64,
+    /// None where usage was never to be asked for.
+    injections: Option<[(UsageInjection, u64); UsageInjection::ALL.len()]>,
     awaiting: u64,
     oldest: Duration,
 }
@@ -78,7 +80,9 @@ impl Metrics {
         let mut pulses = BTreeMap::new();
         for (name, vitals) in self.vitals.upstreams() {
             let (started, ended) = vitals.started_and_ended();
-            let pulse = Pulse { started, ended, chunks: vitals.chunks.get(), ..Pulse::default() };
+            let counts = || UsageInjection::ALL.map(|action| (action, vitals.injections(action).get()));
+            let injections = vitals.injects().then(counts);
+            let pulse = Pulse { started, ended, chunks: vitals.chunks.get(), injections, ..Pulse::default() };
             pulses.insert(name, pulse);
         }
         let now = self.clock.now();
@@ -111,6 +115,14 @@ impl Metrics {
             Id::OldestAwaitingFirstToken => by_upstream(|pulse| pulse.oldest.as_secs_f64()),
             Id::OutputChunks => by_upstream(|pulse| pulse.chunks as f64),
             Id::UnsettledTokens => Some(self.unsettled().map(unsettled).into()),
+            Id::UsageInjections => {
+                let each = pulses.iter().flat_map(|(name, pulse)| {
+                    let labels = Labels::default().with(Label::Upstream, name.as_str());
+                    let counts = pulse.injections.into_iter().flatten();
+                    counts.map(move |(action, n)| (labels.with(Label::Action, action.label()), n as f64))
+                });
+                Some(each.collect())
+            }
             Id::BuildInfo => {
                 Some(vec![(Labels::default().with(Label::Version, env!("CARGO_PKG_VERSION")), 1.0)])
             }

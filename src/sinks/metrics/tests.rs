@@ -16,7 +16,7 @@ use crate::exchange::{
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
-use crate::vitals::{DropStage, ObservationFailure};
+use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
 
 const CHAT: DialectId = DialectId("openai_chat");
 const HOUR: Duration = Duration::from_secs(3600);
@@ -266,6 +266,8 @@ fn full() -> Bench {
     (0..7).for_each(|_| upstream.start());
     (0..5).for_each(|_| upstream.end());
     upstream.chunks.add(40);
+    upstream.injections(UsageInjection::Asked).add(3);
+    upstream.injections(UsageInjection::Cut).add(2);
     bench.vitals.failures(ObservationFailure::Panic).add_one();
     bench.vitals.dropped(DropStage::RequestLog).add(2);
     let waiting = bench.open("search");
