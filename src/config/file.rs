@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Place};
 use super::model::ModelEntry;
 use super::price::{Few, PricesEntry};
-use super::value::{BucketLists, Header, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, UpstreamUrl};
+use super::tenant::TenantsEntry;
+use super::value::{BucketLists, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, UpstreamUrl};
 use super::{
     Config, HostHeader, LogPath, Metrics, NO_UPSTREAM, RequestLog, Route, Target, Upstream, UpstreamTls,
 };
 use crate::account::model::{Model, Models};
-use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
 /// The whole file.
@@ -137,32 +137,6 @@ struct TlsEntry {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct TenantsEntry {
-    identify: Vec<IdentifyEntry>,
-    default: Text,
-    known: Vec<Text>,
-    limit: HowMany,
-}
-
-impl Default for TenantsEntry {
-    fn default() -> Self {
-        Self {
-            identify: vec![IdentifyEntry { header: Header(http::HeaderName::from_static("x-tenant-id")) }],
-            default: Text("anonymous".to_owned()),
-            known: Vec::new(),
-            limit: HowMany(200),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdentifyEntry {
-    header: Header,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct MetricsEntry {
     model_limit: HowMany,
     tenant_on_histograms: bool,
@@ -262,7 +236,7 @@ impl File {
             drain_timeout: self.drain_timeout.0,
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
-            tenants: self.resolve_tenants(),
+            tenants: self.tenants.resolve(&Place::new().key("tenants"))?,
             models: Arc::new(models),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit.0,
@@ -336,16 +310,6 @@ impl File {
         let lists = self.prices.0.iter().zip(0..).map(|(list, index)| list.read(&at(index)));
         let lists: Vec<_> = lists.collect::<Result<_, _>>()?;
         Ok(Models::new(models, lists.concat()))
-    }
-
-    fn resolve_tenants(&self) -> Tenants {
-        let TenantsEntry { identify, default, known, limit } = &self.tenants;
-        Tenants {
-            headers: identify.iter().map(|entry| entry.header.0.clone()).collect(),
-            default: default.name(),
-            known: known.iter().map(Text::name).collect(),
-            limit: limit.0,
-        }
     }
 }
 

@@ -5,6 +5,7 @@ mod error;
 pub mod file;
 mod model;
 mod price;
+mod tenant;
 mod value;
 
 use std::collections::BTreeMap;
@@ -185,6 +186,7 @@ pub enum LogPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::tenant::Identify;
 
     const UPSTREAM: &str = "upstream: http://127.0.0.1:8000\n";
 
@@ -202,7 +204,7 @@ mod tests {
         let config = parse(UPSTREAM).unwrap();
         assert_eq!(config.upstreams[0].name.as_str(), "default");
         assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0], 8080)));
-        assert_eq!(config.tenants.headers, ["x-tenant-id"]);
+        assert!(matches!(&config.tenants.identify[..], [Identify::Header(name)] if name == "x-tenant-id"));
         assert_eq!(config.upstreams[0].host, HostHeader::Preserve);
         assert!(!config.upstreams[0].inject_usage);
         check_error("", "no upstream is given");
@@ -281,6 +283,27 @@ mod tests {
         check_error(
             &format!("{UPSTREAM}upstreams:\n  - {{name: a, url: http://h:1}}\n"),
             "1:11: upstream: give `upstream` or",
+        );
+    }
+
+    #[test]
+    fn a_way_to_tenants_that_is_wrong_is_said_with_what_would_be_right() {
+        let way = |entry: &str| format!("{UPSTREAM}tenants:\n  identify: [{entry}]\n");
+        check_error(
+            &way("{}"),
+            "3:14: tenants.identify[0]: give `header`, `api_key` or `path_prefix`, one of them",
+        );
+        check_error(
+            &way("{header: x-t, strip: true}"),
+            "3:14: tenants.identify[0]: give `header`, `api_key`",
+        );
+        check_error(
+            &way("{path_prefix: /t/}"),
+            "3:28: tenants.identify[0].path_prefix: `/t/` is no prefix with a tenant; write it like /t/{tenant}/",
+        );
+        check_error(
+            &way("{api_key: {names: /no/where.yaml}}"),
+            "3:32: tenants.identify[0].api_key.names: could not read /no/where.yaml: ",
         );
     }
 

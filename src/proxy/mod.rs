@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Moment};
 use crate::dialect::{self, Dialect};
-use crate::exchange::{DialectId, Ending, Unobserved};
+use crate::exchange::{DialectId, Ending, Name, Unobserved};
 use crate::live::{LiveTable, Origin};
 use crate::observe::Head;
 use crate::pipeline::Places;
@@ -153,9 +153,14 @@ impl Begun {
     fn new(proxy: Arc<Proxy>, mut request: Request<Incoming>) -> Self {
         let started = proxy.clock.now();
         let routes = proxy.routes.load();
+        let tenants = &routes.config.tenants;
+        let tenant = tenants.resolve(request.uri(), request.headers());
+        if let Some(target) = tenants.stripped(request.uri()) {
+            *request.uri_mut() = target;
+        }
         let upstream = routes.find(&request);
         let dialect = dialect::find(request.method().as_str(), request.uri().path());
-        let origin = origin(&proxy, &routes, upstream.as_deref(), dialect, &request, started);
+        let origin = origin(&proxy, tenant, upstream.as_deref(), dialect, &request, started);
         let vitals = upstream
             .as_ref()
             .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
@@ -227,7 +232,7 @@ impl Begun {
 /// Who asked what, where.
 fn origin(
     proxy: &Proxy,
-    routes: &Routes,
+    tenant: Name,
     upstream: Option<&Upstream>,
     dialect: Result<&'static dyn Dialect, Unobserved>,
     request: &Request<Incoming>,
@@ -237,7 +242,7 @@ fn origin(
         number: proxy.live.next_number(),
         request_id: proxy.ids.of(request.headers()),
         trace_id: routes::trace_id(request.headers()),
-        tenant: routes.config.tenants.resolve(request.headers()),
+        tenant,
         upstream: routes::name(upstream),
         dialect: dialect.map_or(DialectId::UNKNOWN, Dialect::id),
         started,
