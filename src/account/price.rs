@@ -275,8 +275,21 @@ mod tests {
         assert_eq!(rates(["3", "", "3.75", "", "15", "", "", ""]).cache_write_1h, rate("3.75"));
     }
 
-    /// Anthropic's documentation of prompt caching (Claude Sonnet: input 3, cache write 3.75, read 0.30, output 15
-    /// dollars for a million tokens): 100,000 tokens written to the cache, 50 of input besides, 500 of output.
+    /// Sums that others have published: of gpt-4o-mini (1,204 tokens in, 1,024 of them cached, 12 out:
+    /// stackoverflow.com/a/79451488), of Claude Opus 4.5 (a million in, a million written to the cache, ten read from it:
+    /// docs.rs/crate/ccboard-core/0.8.0, `pricing::calculate_cost`).
+    #[test]
+    fn published_sums_come_out() {
+        let mini = price(rates(["0.15", "0.075", "", "", "0.60", "", "", ""]));
+        let usage = Usage { cache_read: Some(1_024), ..Usage::default() };
+        assert_eq!(pico(&mini, 1_204, 12, usage), 111 * PICO / 1_000_000);
+        let opus = price(rates(["5", "0.5", "6.25", "10", "25", "", "", ""]));
+        let usage = Usage { cache_write: Some(1_000_000), cache_read: Some(10_000_000), ..Usage::default() };
+        assert_eq!(pico(&opus, 12_000_000, 0, usage), 1_625 * PICO / 100);
+    }
+
+    /// At Anthropic's prices of Claude Sonnet (platform.claude.com/docs/en/about-claude/pricing): 100,000 tokens written to
+    /// the cache or read from it, 50 of input besides, 500 of output.
     #[test]
     fn each_cached_token_is_priced_once() {
         let sonnet = price(rates(["3", "0.30", "3.75", "6", "15", "", "", ""]));

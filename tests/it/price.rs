@@ -1,8 +1,16 @@
 //! What exchanges cost: the price that held when they began.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
+use streamgauge::account::learned::Learned;
+use streamgauge::account::settle::{Counts, Finished, settle};
+use streamgauge::config::Config;
+use streamgauge::exchange::{DialectId, Ending, Name, Usage};
+use streamgauge::live::Origin;
+use streamgauge::observe::Observation;
+use streamgauge::sinks::request_log::Line;
 
 use super::harness::{LAST_CHUNK, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, chunk, post};
 
@@ -77,4 +85,113 @@ async fn a_tier_that_the_answer_names_has_its_own_price_and_no_price_is_not_0() 
     let line = stream(&sidecar, &mut upstream, USAGE).await;
     assert_eq!((line.get("cost"), line.get("currency")), (None, None));
     assert_eq!(sidecar.sample("streamgauge_unpriced_requests_total{model=\"m\"}"), Some(1.0));
+}
+
+/// Numbers that look random and are the same in each run: xorshift.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// A price in millionths for a million tokens, as it stands in a configuration.
+fn written(millionths: u64) -> String {
+    format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
+}
+
+/// A number of the log, which has up to twelve decimals, in units of the last of them.
+fn read(decimal: &str) -> u128 {
+    let (whole, decimals) = decimal.split_once('.').unwrap_or((decimal, ""));
+    format!("{whole}{decimals:0<12}").parse().unwrap()
+}
+
+/// The log's sum against one that is made here from the prices as they are written.
+#[test]
+fn a_million_costs_of_the_log_add_up_to_the_last_digit() {
+    let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+    let kinds = [
+        "input",
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "output",
+        "reasoning",
+        "audio_input",
+        "audio_output",
+    ];
+    let rates: Vec<u64> = kinds.iter().map(|_| numbers.below(80_000_000)).collect();
+    let price: Vec<String> =
+        kinds.iter().zip(&rates).map(|(kind, rate)| format!("{kind}: {}", written(*rate))).collect();
+    let config = format!(
+        "upstream: http://u:1\nmodels: [{{name: m, price: {{currency: USD, {}}}}}]\n",
+        price.join(", ")
+    );
+    let config = Config::parse(&config, &[]).unwrap();
+    let (learned, hash) = (Learned::default(), Name::from("hash"));
+    let (mut logged, mut by_hand) = (0_u128, 0_u128);
+    for number in 0..1_000_000 {
+        let mut of = |end| numbers.below(end);
+        let parts = [of(100_000), of(50_000), of(2_000), of(1_000), of(20_000), of(9_000), of(300), of(200)];
+        let [fresh, cached, minutes, hour, answer, thought, heard, spoken] = parts;
+        let usage = Usage {
+            input: Some(fresh + cached + minutes + hour + heard),
+            cache_read: Some(cached),
+            cache_write: Some(minutes + hour),
+            cache_write_1h: Some(hour),
+            audio_input: Some(heard),
+            output: Some(answer + thought + spoken),
+            reasoning: Some(thought),
+            audio_output: Some(spoken),
+            ..Usage::default()
+        };
+        let mut observation = Observation { usage, served: Some(Name::from("m")), ..Observation::default() };
+        observation.closure.code = Some(200);
+        let origin = Origin {
+            number,
+            request_id: Name::from("r"),
+            trace_id: None,
+            tenant: Name::from("t"),
+            upstream: Name::from("u"),
+            dialect: DialectId("openai_chat"),
+            started: Default::default(),
+        };
+        let finished = Finished {
+            origin,
+            observation,
+            ending: Ending::Clean,
+            connect: None,
+            overhead_request: None,
+            overhead_response: Duration::ZERO,
+            in_flight_at_start: 0,
+        };
+        let exchange = settle(
+            finished,
+            Counts::default(),
+            &config.models,
+            &learned,
+            hash.clone(),
+            SystemTime::UNIX_EPOCH,
+        );
+        logged += cost_of_line(&serde_json::to_string(&Line::of(&exchange)).unwrap());
+        by_hand += parts
+            .iter()
+            .zip(&rates)
+            .map(|(tokens, rate)| u128::from(*tokens) * u128::from(*rate))
+            .sum::<u128>();
+    }
+    assert_eq!(logged, by_hand);
+}
+
+fn cost_of_line(line: &str) -> u128 {
+    #[derive(serde::Deserialize)]
+    struct Costs<'a> {
+        #[serde(borrow)]
+        cost: &'a RawValue,
+    }
+    read(serde_json::from_str::<Costs<'_>>(line).unwrap().cost.get())
 }
