@@ -114,6 +114,7 @@ pub fn settle(
         unpriced: cost.is_none() && accepted && is_generation && models.has_prices(),
         cost,
         alternatives,
+        limits: clocks.head.zip(seen.limits),
         chunks: seen.chunks,
         undecodable: seen.undecodable,
         bytes_in: seen.bytes_in,

@@ -1,6 +1,7 @@
 //! One exchange: a request and its answer, as the accounts plane tells it. Plain data; only
 //! [`crate::account::settle`] makes one.
 
+pub mod limits;
 pub mod outcome;
 pub mod timing;
 pub mod tokens;
@@ -13,6 +14,7 @@ use smol_str::SmolStr;
 
 use crate::clock::Moment;
 
+pub use limits::{LimitKind, Reset, UpstreamLimit, UpstreamLimits};
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
@@ -228,6 +230,8 @@ pub struct Exchange {
     pub unpriced: bool,
     /// What the same tokens would have cost at other models, by their names.
     pub alternatives: Vec<(Name, Cost)>,
+    /// What the answer's head said of the upstream's rate limits, and when it came.
+    pub limits: Option<(Moment, Box<UpstreamLimits>)>,
     /// Events that carried at least one token.
     pub chunks: u64,
     /// Events that its dialect could not read.

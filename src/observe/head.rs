@@ -1,5 +1,7 @@
 //! What an answer's head tells an observer.
 
+use crate::exchange::UpstreamLimits;
+
 /// Where upstreams put their id of an answer, in the order of asking.
 const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
 
@@ -14,6 +16,8 @@ pub struct Head<'a> {
     pub content_encoding: Option<&'a str>,
     /// The upstream's id of the answer: `x-request-id`, `request-id` and the like.
     pub request_id: Option<&'a str>,
+    /// What it says of the upstream's rate limits.
+    pub limits: UpstreamLimits,
     /// No body belongs to it: an answer to HEAD, 204, 304.
     pub bodiless: bool,
 }
@@ -33,6 +37,8 @@ impl<'a> Head<'a> {
                 head.content_encoding.get_or_insert(value);
             } else if let Some(rank) = REQUEST_ID_HEADERS.into_iter().take(id_rank).position(is) {
                 (id_rank, head.request_id) = (rank, Some(value));
+            } else {
+                head.limits.take(name, value);
             }
         }
         head

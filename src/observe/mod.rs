@@ -188,6 +188,7 @@ impl Observer {
     pub fn head(&mut self, head: &Head<'_>, at: Moment) {
         self.seen.clocks.head = Some(at);
         self.seen.closure.code = Some(head.status);
+        self.seen.limits = (!head.limits.is_empty()).then(|| Box::new(head.limits));
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
         let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;

@@ -3,7 +3,7 @@
 use crate::clock::Moment;
 use crate::dialect::RequestFacts;
 use crate::exchange::outcome::Closure;
-use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, Usage};
+use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, UpstreamLimits, Usage};
 use crate::wire::Stop;
 
 /// What was seen of one exchange, from its head to its end.
@@ -27,6 +27,8 @@ pub struct Observation {
     pub error_class: Option<Name>,
     /// What the upstream reported of tokens.
     pub usage: Usage,
+    /// What the answer's head said of the upstream's rate limits.
+    pub limits: Option<Box<UpstreamLimits>>,
     /// The service tier that it says it answered in.
     pub tier: Option<Name>,
     /// Text came after the last report of output tokens: it says less than what was delivered.

@@ -394,6 +394,7 @@ mod tests {
             cost: None,
             unpriced: false,
             alternatives: Vec::new(),
+            limits: None,
             chunks: 24,
             undecodable: 0,
             bytes_in: 120,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use streamgauge::account::learned::Learned;
+use streamgauge::account::price::KINDS;
 use streamgauge::account::settle::{Counts, Finished, settle};
 use streamgauge::config::Config;
 use streamgauge::exchange::{DialectId, Ending, Name, Usage};
@@ -114,77 +115,64 @@ fn read(decimal: &str) -> u128 {
 #[test]
 fn a_million_costs_of_the_log_add_up_to_the_last_digit() {
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
-    let kinds = [
-        "input",
-        "cache_read",
-        "cache_write",
-        "cache_write_1h",
-        "output",
-        "reasoning",
-        "audio_input",
-        "audio_output",
-    ];
-    let rates: Vec<u64> = kinds.iter().map(|_| numbers.below(80_000_000)).collect();
-    let price: Vec<String> =
-        kinds.iter().zip(&rates).map(|(kind, rate)| format!("{kind}: {}", written(*rate))).collect();
-    let config = format!(
-        "upstream: http://u:1\nmodels: [{{name: m, price: {{currency: USD, {}}}}}]\n",
-        price.join(", ")
-    );
-    let config = Config::parse(&config, &[]).unwrap();
-    let (learned, hash) = (Learned::default(), Name::from("hash"));
+    let rates = KINDS.map(|_| numbers.below(80_000_000));
+    let price: Vec<_> =
+        KINDS.iter().zip(rates).map(|(kind, rate)| format!("{kind}: {}", written(rate))).collect();
+    let price = price.join(", ");
+    let config = format!("upstream: http://u:1\nmodels: [{{name: m, price: {{currency: USD, {price}}}}}]\n");
+    let models = Config::parse(&config, &[]).unwrap().models;
     let (mut logged, mut by_hand) = (0_u128, 0_u128);
     for number in 0..1_000_000 {
-        let mut of = |end| numbers.below(end);
-        let parts = [of(100_000), of(50_000), of(2_000), of(1_000), of(20_000), of(9_000), of(300), of(200)];
-        let [fresh, cached, minutes, hour, answer, thought, heard, spoken] = parts;
-        let usage = Usage {
-            input: Some(fresh + cached + minutes + hour + heard),
-            cache_read: Some(cached),
-            cache_write: Some(minutes + hour),
-            cache_write_1h: Some(hour),
-            audio_input: Some(heard),
-            output: Some(answer + thought + spoken),
-            reasoning: Some(thought),
-            audio_output: Some(spoken),
-            ..Usage::default()
-        };
-        let mut observation = Observation { usage, served: Some(Name::from("m")), ..Observation::default() };
-        observation.closure.code = Some(200);
-        let origin = Origin {
-            number,
-            request_id: Name::from("r"),
-            trace_id: None,
-            tenant: Name::from("t"),
-            upstream: Name::from("u"),
-            dialect: DialectId("openai_chat"),
-            started: Default::default(),
-        };
-        let finished = Finished {
-            origin,
-            observation,
-            ending: Ending::Clean,
-            connect: None,
-            overhead_request: None,
-            overhead_response: Duration::ZERO,
-            in_flight_at_start: 0,
-        };
+        let parts = [100_000, 50_000, 2_000, 1_000, 20_000, 9_000, 300, 200].map(|end| numbers.below(end));
         let exchange = settle(
-            finished,
+            completed(number, parts),
             Counts::default(),
-            &config.models,
-            &learned,
-            hash.clone(),
+            &models,
+            &Learned::default(),
+            Name::from("config"),
             SystemTime::UNIX_EPOCH,
         );
         logged += cost_of_line(&serde_json::to_string(&Line::of(&exchange)).unwrap());
-        by_hand += parts
-            .iter()
-            .zip(&rates)
-            .map(|(tokens, rate)| u128::from(*tokens) * u128::from(*rate))
-            .sum::<u128>();
+        let costs = parts.iter().zip(rates).map(|(tokens, rate)| u128::from(*tokens) * u128::from(rate));
+        by_hand += costs.sum::<u128>();
     }
     assert_eq!(logged, by_hand);
+}
+
+/// A completed exchange with so many tokens, each of one of the [`KINDS`].
+fn completed(number: u64, parts: [u64; KINDS.len()]) -> Finished {
+    let [fresh, cached, minutes, hour, answer, thought, heard, spoken] = parts;
+    let usage = Usage {
+        input: Some(fresh + cached + minutes + hour + heard),
+        cache_read: Some(cached),
+        cache_write: Some(minutes + hour),
+        cache_write_1h: Some(hour),
+        audio_input: Some(heard),
+        output: Some(answer + thought + spoken),
+        reasoning: Some(thought),
+        audio_output: Some(spoken),
+        ..Usage::default()
+    };
+    let mut observation = Observation { usage, served: Some(Name::from("m")), ..Observation::default() };
+    observation.closure.code = Some(200);
+    let origin = Origin {
+        number,
+        request_id: Name::from("r"),
+        trace_id: None,
+        tenant: Name::from("t"),
+        upstream: Name::from("u"),
+        dialect: DialectId("openai_chat"),
+        started: Default::default(),
+    };
+    Finished {
+        origin,
+        observation,
+        ending: Ending::Clean,
+        connect: None,
+        overhead_request: None,
+        overhead_response: Duration::ZERO,
+        in_flight_at_start: 0,
+    }
 }
 
 fn cost_of_line(line: &str) -> u128 {

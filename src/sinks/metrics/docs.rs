@@ -105,7 +105,7 @@ fn values(label: Label) -> &'static str {
             "`live`: added while streams run, not yet settled; `owed`: added too much, to be taken from what comes next."
         }
         Label::Kind => {
-            "`input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`."
+            "`price_per_million_tokens`: `input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`. `upstream_ratelimit_*`: `requests`, `tokens`, `input_tokens`, `output_tokens`."
         }
         Label::Currency => "Three letters, as ISO 4217 writes them.",
         Label::Alternative => "The name of another configured model.",

@@ -50,7 +50,7 @@ pub enum Label {
     Source,
     /// Whether tokens are still being added, or were too many.
     State,
-    /// Which kind of token.
+    /// Of a price which kind of token, of a limit what it is of.
     Kind,
     /// A currency, as ISO 4217 writes it.
     Currency,

@@ -18,6 +18,7 @@ mod row;
 mod scrape;
 #[cfg(test)]
 mod tests;
+mod upstream_limits;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ pub struct Metrics {
     tenants: Budget,
     models: Budget,
     flows: Flows,
+    limits: upstream_limits::Told,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -132,6 +134,7 @@ impl Metrics {
             tenants: Budget::new(config.tenants.limit, known_tenants(config)),
             models: Budget::new(config.metrics.model_limit, known_models(config)),
             flows: Flows::default(),
+            limits: upstream_limits::Told::default(),
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -186,6 +189,7 @@ impl Metrics {
             }
         }
         drop(settings);
+        self.sweep_limits(is_old);
         self.sweep_flows(|labels, key, touched| is_old(touched) && !busy.has_any_of(labels, key), now);
     }
 
@@ -305,7 +309,7 @@ impl Settings {
             idle: config.metrics.idle_series,
             exemplars: config.metrics.exemplars,
             models: Arc::clone(&config.models),
-            presets: TABLE.iter().map(presets).collect(),
+            presets: TABLE.iter().copied().map(presets).collect(),
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::account::price::KINDS;
 use crate::exchange::{ModelNames, Name};
 use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
 
+/// What upstreams say of their limits.
+const LIMITS: [Id; 3] = [Id::UpstreamLimit, Id::UpstreamLimitRemaining, Id::UpstreamLimitReset];
+
 /// One upstream at the moment of a scrape. Started and ended are read once, so that every page adds up.
 #[derive(Debug, Default)]
 struct Pulse {
@@ -38,6 +41,9 @@ impl Metrics {
                     Block::of_values(row, &self.tokens_last_minute(self.clock.now()))
                 }
                 _ if row.id == Id::PricePerMillionTokens => Block::of_values(row, &self.prices()),
+                _ if LIMITS.contains(&row.id) => {
+                    Block::of_values(row, &self.told_limits(row.id, self.clock.now()))
+                }
                 (Some(values), _) => Block::of_values(row, &picked(row, values)),
                 (None, Store::Counters(family)) => family.collect(),
                 (None, Store::Money(family)) => family.collect(),

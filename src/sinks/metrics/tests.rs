@@ -12,7 +12,8 @@ use crate::account::meter::Tokens;
 use crate::account::settle::Counts;
 use crate::account::tokenize::Counted;
 use crate::exchange::{
-    Cost, Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved, Usage,
+    Cost, Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved,
+    UpstreamLimits, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -132,6 +133,7 @@ fn exchange() -> Exchange {
         cost: None,
         unpriced: false,
         alternatives: Vec::new(),
+        limits: None,
         chunks: 0,
         undecodable: 0,
         bytes_in: 0,
@@ -280,6 +282,10 @@ fn full() -> Bench {
         accepted: &accepted(streamed.model.clone()),
         ttft: millis(250),
     });
+    let mut limits = UpstreamLimits::default();
+    for (what, value) in [("limit", "40000"), ("remaining", "39000"), ("reset", "6m0s")] {
+        limits.take(&format!("x-ratelimit-{what}-tokens"), value);
+    }
     let cost = |pico| Cost { pico, currency: name("USD"), version: name("config") };
     let streamed = Exchange {
         cost: Some(cost(15_180_000)),
@@ -302,6 +308,7 @@ fn full() -> Bench {
             reserved: Some(300),
             undecodable: 3,
             unpriced: true,
+            limits: Some((Moment::default(), Box::new(limits))),
             finish_reasons: Vec::new(),
             output: Some(Count::estimated(8)),
             ..exchange()
@@ -368,13 +375,13 @@ fn plain_text_is_what_the_prometheus_crate_makes_of_it() {
     assert!(want.contains(r#"{tenant="\"q\" back\\slash\nnew line","#), "{want}");
 }
 
-#[test]
-fn both_formats_say_the_same() {
+#[tokio::test(start_paused = true)]
+async fn both_formats_say_the_same() {
     let bench = full();
     let (text, open) = (bench.page(Format::Text004), bench.page(Format::OpenMetrics100));
     let mut pages = [samples(&text), samples(&open)];
     for page in &mut pages {
-        page.retain(|(name, _), _| !name.starts_with("process_") && !name.contains("oldest_awaiting"));
+        page.retain(|(name, _), _| !name.starts_with("process_"));
     }
     let [text_samples, open_samples] = pages;
     assert_eq!(text_samples, open_samples);
@@ -408,7 +415,7 @@ async fn every_metric_of_the_table_can_have_a_series() {
     let bench = full();
     tokio::time::advance(millis(2_500)).await;
     let page = bench.page(Format::Text004);
-    for row in TABLE {
+    for row in TABLE.iter() {
         assert!(
             page.contains(&format!("# TYPE {} {}\n", row.full_name(), row.kind.as_str())),
             "{}",
@@ -785,4 +792,26 @@ async fn no_series_has_a_label_twice() {
     let page = bench.page(Format::Text004);
     assert_eq!(page.lines().find(|line| line.matches("tenant=").count() > 1), None);
     assert!(page.contains("streamgauge_tokens_per_minute_count{tenant="), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_word_of_an_upstreams_limits_counts_and_its_reset_comes_nearer() {
+    let bench = Bench::new(&config());
+    let told = |remaining: &str, reset: &str, at| {
+        let mut limits = UpstreamLimits::default();
+        limits.take("x-ratelimit-remaining-tokens", remaining);
+        limits.take("anthropic-ratelimit-requests-reset", reset);
+        limits.take("x-ratelimit-reset-tokens", "6m0s");
+        bench.tell(&Exchange { limits: Some((Moment::new(millis(at)), Box::new(limits))), ..exchange() });
+    };
+    tokio::time::advance(millis(5_000)).await;
+    told("100", "2027-01-15T08:01:00Z", 3_000);
+    told("900", "2027-01-15T07:00:00Z", 1_000); // a long stream that began before it
+    let value = |name: &str, kind: &str| sum(&bench.samples(), name, &[("model", "gpt"), ("kind", kind)]);
+    assert_eq!(value("upstream_ratelimit_remaining", "tokens"), Some(100.0));
+    assert_eq!(value("upstream_ratelimit_limit", "tokens"), None, "nobody said");
+    assert_eq!(value("upstream_ratelimit_reset_seconds", "tokens"), Some(358.0));
+    assert_eq!(value("upstream_ratelimit_reset_seconds", "requests"), Some(57.0), "by the wall clock");
+    tokio::time::advance(Duration::from_secs(400)).await;
+    assert_eq!(value("upstream_ratelimit_reset_seconds", "tokens"), Some(0.0));
 }
