@@ -116,6 +116,7 @@ impl App {
         sinks.extend(extra);
         let idle = Arc::clone(&metrics);
         let tokenizers = Arc::new(Tokenizers::default());
+        warn_of(&config);
         tokenizers.load(&config.models)?;
         let sweep = move |now| idle.sweep_idle(now);
         let (places, pipeline) =
@@ -264,10 +265,20 @@ impl Core {
         for key in needs_restart(&before.config, &routes.config) {
             tracing::warn!(key, "changed, but takes a restart");
         }
+        warn_of(&routes.config);
         self.tokenizers.load(&routes.config.models)?;
         self.metrics.apply(&routes.config);
         self.proxy.routes.store(Arc::new(routes));
         Ok(())
+    }
+}
+
+/// What is allowed and may not be meant.
+fn warn_of(config: &Config) {
+    if config.tenants.has_unchecked() {
+        tracing::warn!(
+            "tenants are told by tokens whose signatures are not checked: anybody can be any tenant"
+        );
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hashbrown::HashMap;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest as _, Sha256};
 
+use super::jwt::JwtClaim;
 use crate::exchange::Name;
 
 /// How tenants are told apart.
@@ -30,6 +32,8 @@ pub enum Identify {
     Header(HeaderName),
     /// The key that the client shows.
     ApiKey(Keys),
+    /// A claim of the token that the client shows.
+    Jwt(Arc<JwtClaim>),
     /// The path.
     Path(PathPrefix),
 }
@@ -49,7 +53,7 @@ pub struct PathPrefix {
     strip: bool,
 }
 
-const NAME_LIMIT: usize = 1024; // what stands in a log; as a label a name of more than 128 bytes is `other`
+pub(super) const NAME_LIMIT: usize = 1024; // what stands in a log; as a label a name of more than 128 bytes is `other`
 
 /// Headers that hold a key and nothing else: Anthropic's, Azure's, Google's.
 static KEY_HEADERS: [HeaderName; 3] = [
@@ -61,7 +65,9 @@ static KEY_HEADERS: [HeaderName; 3] = [
 impl Tenants {
     /// The tenant of a request: the first way that yields a name, else the default. Text that is not UTF-8 or holds
     /// control characters is no name.
-    pub fn resolve(&self, target: &Uri, headers: &HeaderMap) -> Name {
+    ///
+    /// `now`: what the wall clock says, where somebody has to ask.
+    pub fn resolve(&self, target: &Uri, headers: &HeaderMap, now: impl Fn() -> SystemTime) -> Name {
         let named = |way: &Identify| match way {
             Identify::Header(header) => {
                 let text = std::str::from_utf8(headers.get(header)?.as_bytes()).ok()?.trim();
@@ -69,11 +75,17 @@ impl Tenants {
                 is_name.then(|| Name::bounded(text, NAME_LIMIT))
             }
             Identify::ApiKey(keys) => keys.find(target, headers),
+            Identify::Jwt(claim) => claim.find(headers, now()),
             Identify::Path(prefix) => {
                 prefix.split(target.path()).map(|(name, _)| Name::bounded(name, NAME_LIMIT))
             }
         };
         self.identify.iter().find_map(named).unwrap_or_else(|| self.default.clone())
+    }
+
+    /// Whether tokens are believed that anybody may have written.
+    pub fn has_unchecked(&self) -> bool {
+        self.identify.iter().any(|way| matches!(way, Identify::Jwt(claim) if !claim.is_checked()))
     }
 
     /// A target without the tenant's part of its path, where that is to be taken out of it.
@@ -156,7 +168,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        tenants.resolve(&target.parse().unwrap(), &map).as_str().to_owned()
+        tenants.resolve(&target.parse().unwrap(), &map, || SystemTime::UNIX_EPOCH).as_str().to_owned()
     }
 
     fn resolve(headers: &[(&'static str, &str)]) -> String {

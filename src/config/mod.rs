@@ -291,7 +291,7 @@ mod tests {
         let way = |entry: &str| format!("{UPSTREAM}tenants:\n  identify: [{entry}]\n");
         check_error(
             &way("{}"),
-            "3:14: tenants.identify[0]: give `header`, `api_key` or `path_prefix`, one of them",
+            "3:14: tenants.identify[0]: give `header`, `api_key`, `jwt_claim` or `path_prefix`",
         );
         check_error(
             &way("{header: x-t, strip: true}"),
@@ -300,6 +300,10 @@ mod tests {
         check_error(
             &way("{path_prefix: /t/}"),
             "3:28: tenants.identify[0].path_prefix: `/t/` is no prefix with a tenant; write it like /t/{tenant}/",
+        );
+        check_error(
+            &way("{jwt_claim: {claim: org}}"),
+            "3:26: tenants.identify[0].jwt_claim: give `jwks` (a file with the issuer's keys), or `verify: false`",
         );
         check_error(
             &way("{api_key: {names: /no/where.yaml}}"),

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::error::{Error, Place};
 use super::value::{Header, HowMany, Text};
+use crate::account::jwt::JwtClaim;
 use crate::account::tenant::{Digest, Identify, Keys, PathPrefix, Tenants};
 
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
@@ -41,6 +43,8 @@ struct IdentifyEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key: Option<ApiKeyEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    jwt_claim: Option<JwtEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     path_prefix: Option<Text>,
     /// Of a path's prefix: whether the upstream sees the path without it.
     #[serde(skip_serializing_if = "is_false")]
@@ -57,6 +61,32 @@ fn is_false(value: &bool) -> bool {
 struct ApiKeyEntry {
     /// A file of names by the SHA-256 of their keys.
     names: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JwtEntry {
+    claim: Text,
+    #[serde(default = "authorization")]
+    header: Header,
+    /// A file with the issuer's keys: a JSON Web Key Set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jwks: Option<PathBuf>,
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    verify: bool,
+}
+
+fn authorization() -> Header {
+    Header(http::header::AUTHORIZATION)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+const fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl TenantsEntry {
@@ -76,13 +106,20 @@ impl TenantsEntry {
 impl IdentifyEntry {
     fn resolve(&self, at: &Place) -> Result<Identify, Error> {
         match self {
-            Self { header: Some(Header(name)), api_key: None, path_prefix: None, strip: false } => {
-                Ok(Identify::Header(name.clone()))
-            }
-            Self { header: None, api_key: Some(keys), path_prefix: None, strip: false } => {
+            Self {
+                header: Some(Header(name)),
+                api_key: None,
+                jwt_claim: None,
+                path_prefix: None,
+                strip: false,
+            } => Ok(Identify::Header(name.clone())),
+            Self { header: None, api_key: Some(keys), jwt_claim: None, path_prefix: None, strip: false } => {
                 keys.read(&at.clone().key("api_key").key("names")).map(Identify::ApiKey)
             }
-            Self { header: None, api_key: None, path_prefix: Some(Text(text)), strip } => {
+            Self { header: None, api_key: None, jwt_claim: Some(jwt), path_prefix: None, strip: false } => {
+                jwt.read(&at.clone().key("jwt_claim")).map(|claim| Identify::Jwt(Arc::new(claim)))
+            }
+            Self { header: None, api_key: None, jwt_claim: None, path_prefix: Some(Text(text)), strip } => {
                 let wrong = || {
                     let text = format!(
                         "`{text}` is no prefix with a tenant; write it like /t/{{tenant}}/, with a slash at its end"
@@ -92,8 +129,28 @@ impl IdentifyEntry {
                 PathPrefix::new(text, *strip).map(Identify::Path).ok_or_else(wrong)
             }
             _ => {
+                let text = "give `header`, `api_key`, `jwt_claim` or `path_prefix`, one of them; `strip` goes with `path_prefix`";
+                Err(Error::at(at.clone(), text))
+            }
+        }
+    }
+}
+
+impl JwtEntry {
+    fn read(&self, at: &Place) -> Result<JwtClaim, Error> {
+        let (header, claim) = (self.header.0.clone(), self.claim.0.clone());
+        let wrong = |text: String| Error::at(at.clone().key("jwks"), text);
+        match (&self.jwks, self.verify) {
+            (Some(path), true) => {
+                let shown = path.display();
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| wrong(format!("could not read {shown}: {error}")))?;
+                JwtClaim::signed(header, claim, &text).map_err(|error| wrong(format!("{shown} {error}")))
+            }
+            (None, false) => Ok(JwtClaim::unchecked(header, claim)),
+            _ => {
                 let text =
-                    "give `header`, `api_key` or `path_prefix`, one of them; `strip` goes with `path_prefix`";
+                    "give `jwks` (a file with the issuer's keys), or `verify: false` to believe every token";
                 Err(Error::at(at.clone(), text))
             }
         }

@@ -154,7 +154,7 @@ impl Begun {
         let started = proxy.clock.now();
         let routes = proxy.routes.load();
         let tenants = &routes.config.tenants;
-        let tenant = tenants.resolve(request.uri(), request.headers());
+        let tenant = tenants.resolve(request.uri(), request.headers(), || proxy.clock.wall(started));
         if let Some(target) = tenants.stripped(request.uri()) {
             *request.uri_mut() = target;
         }

@@ -6,7 +6,7 @@ use super::catalog::{Kind, PREFIX, Row, Section, TABLE};
 use super::labels::Label;
 
 const HEAD: &str = "\
-<!-- Generated from src/sinks/metrics/catalog.rs: `UPDATE=1 cargo test docs_metrics` writes it anew. -->
+<!-- Generated from src/sinks/metrics/catalog: `UPDATE=1 cargo test docs_metrics` writes it anew. -->
 
 # Metrics
 
