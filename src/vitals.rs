@@ -62,12 +62,13 @@ impl UpstreamVitals {
 
     /// How often this was done to ask for usage.
     pub fn injections(&self, action: UsageInjection) -> &Tally {
-        let [asked, cut, refused, too_large] = self.injections.get_or_init(Default::default);
+        let [asked, cut, refused, too_large, too_slow] = self.injections.get_or_init(Default::default);
         match action {
             UsageInjection::Asked => asked,
             UsageInjection::Cut => cut,
             UsageInjection::Refused => refused,
             UsageInjection::TooLarge => too_large,
+            UsageInjection::TooSlow => too_slow,
         }
     }
 
@@ -88,11 +89,14 @@ pub enum UsageInjection {
     Refused,
     /// A request was longer than is read ahead and went on as it came.
     TooLarge,
+    /// A request took longer to come than is waited for and went on as it came.
+    TooSlow,
 }
 
 impl UsageInjection {
     /// All of them, in the order of the exposition.
-    pub const ALL: [UsageInjection; 4] = [Self::Asked, Self::Cut, Self::Refused, Self::TooLarge];
+    pub const ALL: [UsageInjection; 5] =
+        [Self::Asked, Self::Cut, Self::Refused, Self::TooLarge, Self::TooSlow];
 
     /// The value of the label `action`.
     pub const fn label(self) -> &'static str {
@@ -101,6 +105,7 @@ impl UsageInjection {
             Self::Cut => "cut",
             Self::Refused => "refused",
             Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
         }
     }
 }
@@ -221,6 +226,6 @@ mod tests {
         assert!(!upstream.injects());
         upstream.injections(UsageInjection::Cut).add_one();
         let counts = UsageInjection::ALL.map(|action| upstream.injections(action).get());
-        assert_eq!((upstream.injects(), counts), (true, [0, 1, 0, 0]));
+        assert_eq!((upstream.injects(), counts), (true, [0, 1, 0, 0, 0]));
     }
 }

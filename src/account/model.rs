@@ -97,9 +97,30 @@ impl Models {
             Some(prices) => prices.iter().find(|price| price.holds(at)),
             None => {
                 let names = [&names.served, &names.requested, &names.configured];
-                names.into_iter().flatten().find_map(listed)
+                let by_name = names.into_iter().flatten().find_map(listed);
+                by_name.or_else(|| self.listed_as(configured?).find(|price| price.holds(at)))
             }
         }
+    }
+
+    /// What the lists say of a configured model by the patterns that it is known by, as they are written.
+    fn listed_as(&self, model: &Model) -> impl Iterator<Item = &Price> {
+        let is_it = |listed: &&Listed| {
+            listed.patterns.iter().any(|glob| {
+                model.patterns.iter().any(|pattern| glob == pattern || glob.matches(&pattern.text()))
+            })
+        };
+        self.listed.iter().filter(is_it).flat_map(|listed| &listed.prices)
+    }
+
+    /// Whether a configured model has a price at some time.
+    pub fn can_have_price(&self, name: &Name) -> bool {
+        let named = |listed: &Listed| listed.patterns.iter().any(|glob| glob.matches(name.as_str()));
+        self.named(name).is_some_and(|model| {
+            !model.prices.is_empty()
+                || self.listed.iter().any(named)
+                || self.listed_as(model).next().is_some()
+        })
     }
 
     /// The configured model that goes by `name`.
@@ -140,6 +161,11 @@ impl Glob {
     /// A glob; every text is one.
     pub fn new(text: &str) -> Self {
         Self(text.chars().collect())
+    }
+
+    /// As it is written.
+    fn text(&self) -> String {
+        self.0.iter().collect()
     }
 
     /// Whether `name` matches, whole.

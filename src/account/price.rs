@@ -190,12 +190,25 @@ pub struct Price {
     pub from: Option<SystemTime>,
     /// Before when it holds; none: for good.
     pub until: Option<SystemTime>,
-    /// What tokens cost.
+    /// What tokens cost in the ordinary service tier.
+    pub ordinary: ByLength,
+    /// What they cost in other tiers, by the names that answers give them.
+    pub tiers: Vec<(Name, ByLength)>,
+}
+
+/// What tokens cost, by how long their request's input is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByLength {
+    /// Those of an ordinary request.
     pub rates: Rates,
-    /// What all tokens of a request cost whose input is longer than this; the longest first.
+    /// All those of a request whose input is longer than this; the longest first.
     pub above: Vec<(u64, Rates)>,
-    /// What they cost in another service tier, by the name that the answer gives it.
-    pub tiers: Vec<(Name, Rates)>,
+}
+
+impl ByLength {
+    fn rates(&self, input: u64) -> &Rates {
+        self.above.iter().find(|(length, _)| input > *length).map_or(&self.rates, |(_, rates)| rates)
+    }
 }
 
 impl Price {
@@ -216,8 +229,7 @@ impl Price {
     /// What an exchange's tokens cost, served in this tier.
     pub fn cost(&self, tokens: &Tokens<'_>, tier: Option<&Name>) -> Cost {
         let of_tier = self.tiers.iter().find(|(name, _)| Some(name) == tier).map(|(_, rates)| rates);
-        let by_length = self.above.iter().find(|(length, _)| tokens.input > *length).map(|(_, rates)| rates);
-        let rates = of_tier.or(by_length).unwrap_or(&self.rates);
+        let rates = of_tier.unwrap_or(&self.ordinary).rates(tokens.input);
         Cost { pico: rates.of(tokens), currency: self.currency.clone(), version: self.version.clone() }
     }
 }
@@ -247,7 +259,8 @@ mod tests {
 
     fn price(rates: Rates) -> Price {
         let (version, currency) = (Name::from("v"), Name::from("USD"));
-        Price { version, currency, from: None, until: None, rates, above: Vec::new(), tiers: Vec::new() }
+        let ordinary = ByLength { rates, above: Vec::new() };
+        Price { version, currency, from: None, until: None, ordinary, tiers: Vec::new() }
     }
 
     fn pico(price: &Price, input: u64, output: u64, usage: Usage) -> u128 {
@@ -312,13 +325,17 @@ mod tests {
     #[test]
     fn a_long_prompt_or_another_tier_has_its_own_rates() {
         let mut price = price(rates(["1", "", "", "", "10", "", "", ""]));
-        price.above = vec![(200_000, rates(["2", "", "", "", "15", "", "", ""]))];
-        price.tiers = vec![(Name::from("batch"), rates(["0.5", "", "", "", "5", "", "", ""]))];
+        let of = |input, output| rates([input, "", "", "", output, "", "", ""]);
+        price.ordinary.above = vec![(200_000, of("2", "15"))];
+        let batch = ByLength { rates: of("0.5", "5"), above: vec![(200_000, of("1", "7.5"))] };
+        price.tiers = vec![(Name::from("batch"), batch)];
         assert_eq!(pico(&price, 200_000, 1, Usage::default()), 200_000 * 1_000_000 + 10_000_000);
         assert_eq!(pico(&price, 200_001, 1, Usage::default()), 200_001 * 2_000_000 + 15_000_000);
         let tokens = Tokens { input: 10, output: 1, usage: &Usage::default() };
         assert_eq!(price.cost(&tokens, Some(&Name::from("batch"))).pico, 5_000_000 + 5_000_000);
         assert_eq!(price.cost(&tokens, Some(&Name::from("default"))).pico, 10_000_000 + 10_000_000);
+        let long = Tokens { input: 300_000, output: 1, usage: &Usage::default() };
+        assert_eq!(price.cost(&long, Some(&Name::from("batch"))).pico, 300_000 * 1_000_000 + 7_500_000);
     }
 
     #[test]

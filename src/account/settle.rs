@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::dialect::RequestFacts;
 use crate::exchange::{
-    Cost, Count, DialectId, Ending, Exchange, InputBand, ModelNames, Name, Outcome, Timing,
+    Cost, Count, DialectId, Ending, Exchange, InputBand, ModelNames, Name, Outcome, Timing, Unpriced,
 };
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
 
 use super::learned::Learned;
 use super::model::Models;
-use super::price::{Price, Tokens};
+use super::price::Tokens;
 use super::tokenize::Counted;
 
 /// An exchange that has ended, as the data plane hands it over.
@@ -78,8 +78,7 @@ pub fn settle(
     let output_tokens = if origin.dialect.generates() { output.map(|count| count.value) } else { Some(0) };
     let tokens = input.zip(output_tokens);
     let tokens = tokens.map(|(input, output)| Tokens { input: input.value, output, usage: &seen.usage });
-    let (cost, alternatives) =
-        costs(models, &model, began_at, |price| Some(price.cost(&tokens?, seen.tier.as_ref())));
+    let bill = bill(models, &model, began_at, tokens.as_ref(), seen.tier.as_ref());
     let streamed = seen.streamed && accepted && is_generation;
     let n1 = counts.first_event.filter(|counted| counted.exact && counted.tokens > 0);
     let mut clocks = seen.clocks;
@@ -111,9 +110,9 @@ pub fn settle(
         input,
         output,
         usage: seen.usage,
-        unpriced: cost.is_none() && accepted && is_generation && models.has_prices(),
-        cost,
-        alternatives,
+        unpriced: bill.unpriced.filter(|_| accepted && is_generation),
+        cost: bill.cost,
+        alternatives: bill.alternatives,
         limits: clocks.head.zip(seen.limits),
         chunks: seen.chunks,
         undecodable: seen.undecodable,
@@ -125,20 +124,35 @@ pub fn settle(
     }
 }
 
-/// What `cost` says of the price of a model at this time, and of those of its alternatives.
-fn costs(
+/// What an exchange costs.
+struct Bill {
+    cost: Option<Cost>,
+    unpriced: Option<Unpriced>,
+    alternatives: Vec<(Name, Cost)>,
+}
+
+/// What these tokens of a model cost at this time, and would have cost at its alternatives.
+fn bill(
     models: &Models,
     names: &ModelNames,
     at: SystemTime,
-    cost: impl Fn(&Price) -> Option<Cost>,
-) -> (Option<Cost>, Vec<(Name, Cost)>) {
+    tokens: Option<&Tokens<'_>>,
+    tier: Option<&Name>,
+) -> Bill {
+    let cost = |names: &ModelNames| Some(models.price(names, at)?.cost(tokens?, tier));
+    let own = cost(names);
+    let why = if tokens.is_some() { Unpriced::Price } else { Unpriced::Tokens };
     let configured = names.configured.as_ref().and_then(|name| models.named(name));
     let others = configured.map(|model| model.alternatives.as_slice()).unwrap_or_default();
     let other = |name: &Name| {
         let names = ModelNames { configured: Some(name.clone()), ..ModelNames::default() };
-        Some((name.clone(), cost(models.price(&names, at)?)?))
+        Some((name.clone(), cost(&names)?))
     };
-    (models.price(names, at).and_then(&cost), others.iter().filter_map(other).collect())
+    Bill {
+        unpriced: Some(why).filter(|_| own.is_none() && models.has_prices()),
+        alternatives: others.iter().filter_map(other).collect(),
+        cost: own,
+    }
 }
 
 /// Output tokens. A report that text has outrun says at least how many: of an answer that was cut it is not the last.

@@ -298,6 +298,11 @@ impl File {
         let models = self.models.iter().zip(0..).map(|(model, index)| model.resolve(&at(index)));
         let models: Vec<Model> = models.collect::<Result<_, _>>()?;
         for (index, model) in models.iter().enumerate() {
+            if models.iter().take(index).any(|earlier| earlier.name == model.name) {
+                let text =
+                    format!("a second model of the name `{}`; give its patterns to the first", model.name);
+                return Err(Error::at(at(index).key("name"), text));
+            }
             let is_known = |name: &&Name| !models.iter().any(|model| model.name == **name);
             if let Some(name) = model.alternatives.iter().find(is_known) {
                 let text = format!("`{name}` is the name of no configured model");
@@ -309,7 +314,14 @@ impl File {
         let at = |index| if is_list { prices.clone().index(index) } else { prices.clone() };
         let lists = self.prices.0.iter().zip(0..).map(|(list, index)| list.read(&at(index)));
         let lists: Vec<_> = lists.collect::<Result<_, _>>()?;
-        Ok(Models::new(models, lists.concat()))
+        let models = Models::new(models, lists.concat());
+        for (index, model) in models.iter().enumerate() {
+            if let Some(name) = model.alternatives.iter().find(|name| !models.can_have_price(name)) {
+                let text = format!("`{name}` has no price, neither of its own nor in a list");
+                return Err(Error::at(Place::new().key("models").index(index).key("alternatives"), text));
+            }
+        }
+        Ok(models)
     }
 }
 

@@ -341,6 +341,20 @@ mod tests {
             "3:29: models[0].alternatives: `n` is the name of no configured",
         );
         check_error(
+            &format!("{UPSTREAM}models: [{{name: m, alternatives: [n]}}, {{name: n}}]\n"),
+            "2:34: models[0].alternatives: `n` has no price, neither of its own nor in a list",
+        );
+        check_error(
+            &format!("{UPSTREAM}models: [{{name: m}}, {{name: m, match: x}}]\n"),
+            "2:28: models[1].name: a second model of the name `m`; give its patterns to the first",
+        );
+        check_error(
+            &model(
+                "price: {currency: USD, input: 1, output: 1, tiers: [{tier: b, input: 1, output: 1}, {tier: b, input: 1, output: 1}]}",
+            ),
+            "3:22: models[0].price: `tiers` has the tier `b` twice",
+        );
+        check_error(
             &format!("{UPSTREAM}prices: {{file: /no/where.yaml}}\n"),
             "2:16: prices.file: could not read /no/where",
         );

@@ -1,5 +1,6 @@
 //! What the file, or a list beside it, says of prices.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use serde::{Serialize, Serializer};
 use super::error::{Error, Place};
 use super::value::{Text, Texts, scalar};
 use crate::account::model::{Glob, Listed};
-use crate::account::price::{Price, Rate, Rates};
+use crate::account::price::{ByLength, Price, Rate, Rates};
 use crate::exchange::Name;
 
 /// The version of prices that stand in the configuration itself.
@@ -145,6 +146,8 @@ with_rates! {
 with_rates! {
     struct TierEntry {
         tier: Text,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        above: Vec<AboveEntry>,
     }
 }
 
@@ -209,18 +212,39 @@ impl Serialize for Date {
 
 impl PriceEntry {
     fn resolve(&self, version: &Name) -> Price {
-        let mut above: Vec<_> = self.above.iter().map(|entry| (entry.input_tokens, entry.rates())).collect();
-        above.sort_by_key(|(tokens, _)| std::cmp::Reverse(*tokens));
         Price {
             version: version.clone(),
             currency: Name::from(self.currency.0.as_str()),
             from: self.from.map(|date| date.0),
             until: self.until.map(|date| date.0),
-            rates: self.rates(),
-            above,
-            tiers: self.tiers.iter().map(|entry| (entry.tier.name(), entry.rates())).collect(),
+            ordinary: by_length(self.rates(), &self.above),
+            tiers: self
+                .tiers
+                .iter()
+                .map(|entry| (entry.tier.name(), by_length(entry.rates(), &entry.above)))
+                .collect(),
         }
     }
+
+    /// What stands twice of what may stand once.
+    fn doubled(&self) -> Option<String> {
+        let lengths = [&self.above].into_iter().chain(self.tiers.iter().map(|tier| &tier.above));
+        let mut lengths = lengths.filter_map(|above| doubled(above.iter().map(|entry| entry.input_tokens)));
+        let tier = doubled(self.tiers.iter().map(|entry| entry.tier.0.as_str()));
+        let length = lengths.next().map(|length| format!("`above` has the input_tokens {length} twice"));
+        length.or_else(|| tier.map(|tier| format!("`tiers` has the tier `{tier}` twice")))
+    }
+}
+
+fn doubled<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = BTreeSet::new();
+    all.into_iter().find(|one| !seen.insert(*one))
+}
+
+fn by_length(rates: Rates, above: &[AboveEntry]) -> ByLength {
+    let mut above: Vec<_> = above.iter().map(|entry| (entry.input_tokens, entry.rates())).collect();
+    above.sort_by_key(|(tokens, _)| std::cmp::Reverse(*tokens));
+    ByLength { rates, above }
 }
 
 /// The prices that stand at `at`, of which no two may hold at the same time.
@@ -235,6 +259,9 @@ pub(super) fn resolve(
         let at = || if prices.len() == 1 { at.clone() } else { at.clone().index(index) };
         if price.from.zip(price.until).is_some_and(|(from, until)| from >= until) {
             return Err(Error::at(at(), "`until` must be later than `from`"));
+        }
+        if let Some(text) = entries.0.get(index).and_then(PriceEntry::doubled) {
+            return Err(Error::at(at(), text));
         }
         if prices.iter().take(index).any(|earlier| earlier.overlaps(price)) {
             return Err(Error::at(at(), "holds at the same time as one before it; give `from` and `until`"));

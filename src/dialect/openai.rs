@@ -84,8 +84,10 @@ impl<C> Envelope<'_, C> {
 
 /// Says what usage an answer reports: in `usage`, else in llama.cpp's `timings`.
 pub(super) fn tell_usage(usage: Option<&str>, timings: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
-    let reported = usage.and_then(read_usage).or_else(|| timings.and_then(read_timings));
-    if let Some(usage) = reported {
+    let (usage, timings) = (usage.and_then(read_usage), timings.and_then(read_timings));
+    let cached = timings.and_then(|timings| timings.cache_read);
+    let usage = usage.map(|usage| Usage { cache_read: usage.cache_read.or(cached), ..usage });
+    if let Some(usage) = usage.or(timings) {
         emit(Signal::Usage(usage));
     }
 }
@@ -95,13 +97,18 @@ pub(super) fn tell_usage(usage: Option<&str>, timings: Option<&str>, emit: &mut 
 struct UsageBody {
     prompt_tokens: Number,
     completion_tokens: Number,
+    total_tokens: Number,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's own name for cached input.
     prompt_cache_hit_tokens: Number,
+    /// Moonshot's.
+    cached_tokens: Number,
+    /// LiteLLM's for what Anthropic's API calls so.
+    cache_creation_input_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(default)]
 struct PromptDetails {
     cached_tokens: Number,
@@ -109,10 +116,12 @@ struct PromptDetails {
     cache_write_tokens: Number,
     /// vLLM's name.
     created_cache_tokens: Number,
+    /// LiteLLM's.
+    cache_creation_tokens: Number,
     audio_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: Number,
@@ -121,19 +130,36 @@ struct CompletionDetails {
 
 fn read_usage(json: &str) -> Option<Usage> {
     let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
-    let prompt = body.prompt_tokens_details.unwrap_or_default();
-    let completion = body.completion_tokens_details.unwrap_or_default();
+    let prompt = body.prompt_tokens_details.clone().unwrap_or_default();
+    let completion = body.completion_tokens_details.clone().unwrap_or_default();
     let usage = Usage {
         input: body.prompt_tokens.0,
-        cache_read: prompt.cached_tokens.or(body.prompt_cache_hit_tokens),
-        cache_write: prompt.cache_write_tokens.or(prompt.created_cache_tokens),
+        cache_read: first([prompt.cached_tokens, body.prompt_cache_hit_tokens, body.cached_tokens]),
+        cache_write: first([
+            prompt.cache_write_tokens,
+            prompt.created_cache_tokens,
+            prompt.cache_creation_tokens,
+            body.cache_creation_input_tokens,
+        ]),
         audio_input: prompt.audio_tokens.0,
-        output: body.completion_tokens.0,
+        output: output(&body, completion.reasoning_tokens),
         reasoning: completion.reasoning_tokens.0,
         audio_output: completion.audio_tokens.0,
         ..Usage::default()
     };
     (usage != Usage::default()).then_some(usage)
+}
+
+fn first<const N: usize>(numbers: [Number; N]) -> Option<u64> {
+    numbers.into_iter().find_map(|number| number.0)
+}
+
+/// Output with its thoughts. xAI reports thoughts beside it: there only the total has both.
+fn output(body: &UsageBody, reasoning: Number) -> Option<u64> {
+    let (output, input) = (body.completion_tokens.0?, body.prompt_tokens.0.unwrap_or(0));
+    let with_thoughts = output.saturating_add(reasoning.0.unwrap_or(0));
+    let is_beside = body.total_tokens.0 == Some(input.saturating_add(with_thoughts));
+    Some(if is_beside { with_thoughts } else { output })
 }
 
 /// llama.cpp's `timings`: `prompt_n` tokens were read, `cache_n` came from the cache.

@@ -176,6 +176,15 @@ pub struct Cost {
     pub version: Name,
 }
 
+/// Why nobody knows what an accepted request cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpriced {
+    /// Its model has no price, or had none then.
+    Price,
+    /// Its tokens are not known.
+    Tokens,
+}
+
 /// An exchange, ended and settled: what every sink is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
@@ -226,8 +235,8 @@ pub struct Exchange {
     pub usage: Usage,
     /// What it cost; none where no price is known, or not how many tokens.
     pub cost: Option<Cost>,
-    /// There are prices, and it has no cost for all that: nobody named its model's, or its tokens are not known.
-    pub unpriced: bool,
+    /// Why it has no cost, where prices are configured.
+    pub unpriced: Option<Unpriced>,
     /// What the same tokens would have cost at other models, by their names.
     pub alternatives: Vec<(Name, Cost)>,
     /// What the answer's head said of the upstream's rate limits, and when it came.

@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use super::upload::Upload;
-use crate::clock::Clock;
 
 /// How long the upstream may be silent.
 #[derive(Debug)]
 pub(super) struct Deadline {
     /// The moment that the next byte must not miss; none: no limit now.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// How long the first byte may take, and a pause after it; none: no limit.
+    /// How long the first byte may take; none: no limit, or it has come.
     first_byte: Option<Duration>,
+    /// How long a pause after it may be; none: no limit.
     idle: Option<Duration>,
 }
 
@@ -25,8 +25,13 @@ impl Deadline {
         Self { sleep: first_byte.map(|limit| Box::pin(tokio::time::sleep(limit))), first_byte, idle }
     }
 
+    /// Ready when the upstream has been silent for too long, at whatever it is.
+    pub(super) fn poll_silent(&mut self, upload: &Upload, cx: &mut Context<'_>) -> Poll<()> {
+        if self.first_byte.is_some() { self.poll_first_byte(upload, cx) } else { self.poll_passed(cx) }
+    }
+
     /// Ready when it has passed.
-    pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
@@ -35,15 +40,10 @@ impl Deadline {
 
     /// Ready when the upstream has owed its first byte for too long: since it took the end of the request, or
     /// all of it that the client has sent. The client's own slowness is not the upstream's.
-    pub(super) fn poll_first_byte(
-        &mut self,
-        upload: &Upload,
-        clock: Clock,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    pub(super) fn poll_first_byte(&mut self, upload: &Upload, cx: &mut Context<'_>) -> Poll<()> {
         while self.poll_passed(cx).is_ready() {
             let Some((limit, sleep)) = self.first_byte.zip(self.sleep.as_mut()) else { break };
-            let owed = upload.owed_since().map_or(Duration::ZERO, |since| clock.now().since(since));
+            let owed = upload.owed_since().map_or(Duration::ZERO, |since| upload.now().since(since));
             if owed >= limit {
                 return Poll::Ready(());
             }
@@ -55,6 +55,7 @@ impl Deadline {
 
     /// A byte has come.
     pub(super) fn restart(&mut self) {
+        self.first_byte = None;
         match (self.idle, &mut self.sleep) {
             (None, sleep) => *sleep = None,
             (Some(idle), None) => self.sleep = Some(Box::pin(tokio::time::sleep(idle))),

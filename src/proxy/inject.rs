@@ -30,14 +30,18 @@ use crate::vitals::UsageInjection;
 /// How much of a refusal is read to see what it names; one has some hundred bytes.
 const REFUSAL_LIMIT: usize = 64 << 10;
 
+/// How long a request is waited for that is to be read to its end first. A slower one goes on as it comes.
+const UPLOAD_TIME: Duration = Duration::from_secs(10);
+
 /// How long a refusal's body is waited for, which a client would be given meanwhile. It comes with its head.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// What says that a body must stay as it is.
-const SEALS: [&str; 9] = [
+const SEALS: [&str; 10] = [
     "content-digest",
     "content-md5",
     "digest",
+    "idempotency-key", // a second try would be answered as the first one
     "repr-digest",
     "signature",
     "signature-input",
@@ -85,7 +89,13 @@ struct Asking {
 
 impl Asking {
     async fn send(self, head: request::Parts) -> Result<Answer, SendError> {
-        let original = match poll_fn(|cx| self.upload.poll_whole(cx)).await {
+        let whole = poll_fn(|cx| self.upload.poll_whole(cx));
+        let Ok(whole) = tokio::time::timeout(UPLOAD_TIME, whole).await else {
+            self.upload.give_up_whole();
+            self.upstream.vitals.injections(UsageInjection::TooSlow).add_one();
+            return self.pass(head, self.upload.tap()).await;
+        };
+        let original = match whole {
             Ok(original) => original,
             Err(why) => {
                 if why == NotWhole::TooLarge {
@@ -109,12 +119,11 @@ impl Asking {
         let mut answer = self.pass(edited, body).await?;
         let mut read = VecDeque::new();
         if may_refuse(&answer) {
-            let ended = read_ahead(&mut answer, &mut read).await;
+            self.upload.is_looked_at();
+            read_ahead(&mut answer, &mut read).await;
+            self.upload.was_looked_at();
             if refuses(&data(&read)) {
-                if ended {
-                    answer.lease.keep(self.clock.now());
-                }
-                drop(answer.response);
+                drop(answer); // with its connection: servers close behind errors, and the second try must not meet that
                 return self.send_unedited(head, &original).await;
             }
         }
@@ -164,23 +173,23 @@ fn may_refuse(answer: &Answer) -> bool {
 
 type Read = VecDeque<Result<Frame<Bytes>, hyper::Error>>;
 
-/// Reads an answer's body as far as it is looked at; gives whether that was all of it.
-async fn read_ahead(answer: &mut Answer, read: &mut Read) -> bool {
+/// Reads an answer's body as far as it is looked at.
+async fn read_ahead(answer: &mut Answer, read: &mut Read) {
     let body = answer.response.body_mut();
     let mut bytes = 0;
     let reading = poll_fn(|cx| {
         while bytes < REFUSAL_LIMIT && !body.is_end_stream() {
-            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else { return Poll::Ready(true) };
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else { break };
             bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
             read.push_back(frame);
             if read.back().is_some_and(Result::is_err) {
-                return Poll::Ready(false);
+                break;
             }
         }
-        Poll::Ready(body.is_end_stream())
+        Poll::Ready(())
     });
-    let ended: Result<bool, Elapsed> = tokio::time::timeout(REFUSAL_TIME, reading).await;
-    ended.unwrap_or(false)
+    // What comes later is no refusal that anybody waits for.
+    let _: Result<(), Elapsed> = tokio::time::timeout(REFUSAL_TIME, reading).await;
 }
 
 /// The body as far as it is looked at.
@@ -216,7 +225,7 @@ impl Injection {
     /// Sees the answer's head. None where its body passes as any other.
     pub(super) fn begin(mut self: Box<Self>, head: &mut response::Parts) -> Option<Box<Self>> {
         let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|value| is_event_stream(value.as_bytes()));
-        if head.status.is_success() && is_stream && is_plain(&head.headers) {
+        if head.status.is_success() && is_stream && is_plain(&head.headers) && !is_sealed(&head.headers) {
             head.headers.remove(CONTENT_LENGTH); // it will be shorter, and by how much is not known yet
             self.cutter = Some(Cutter::default());
         }

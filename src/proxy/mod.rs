@@ -207,7 +207,7 @@ impl Begun {
                 return Ok(fail(recording, trouble));
             }
         };
-        Ok(match answer(&proxy, sending, &upload, &mut deadline).await {
+        Ok(match answer(sending, &upload, &mut deadline).await {
             Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
                 fail(recording, Trouble::Garbled)
             }
@@ -265,7 +265,7 @@ enum Answered {
 
 /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
 /// noticed even while there is no connection yet.
-async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
+async fn answer(mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
     let answered = poll_fn(|cx: &mut Context<'_>| {
         // First, so that what a request asked is known even if nobody takes it.
         let client_gone = upload.poll_ahead(cx).is_ready();
@@ -278,7 +278,7 @@ async fn answer(proxy: &Proxy, mut sending: Sending, upload: &Upload, deadline: 
         if client_gone {
             return Poll::Ready(Answered::ClientGone);
         }
-        deadline.poll_first_byte(upload, proxy.clock, cx).map(|()| Answered::TimedOut)
+        deadline.poll_first_byte(upload, cx).map(|()| Answered::TimedOut)
     })
     .await;
     if matches!(answered, Answered::Nothing(_)) {

@@ -53,16 +53,14 @@ impl Routes {
             let same =
                 |upstream: &&Arc<Upstream>| upstream.settings == *settings && settings.target.tls.is_none();
             upstreams.push(match self.upstreams.iter().find(same) {
-                Some(upstream) => {
-                    upstream.forget_refusal();
-                    Arc::clone(upstream)
-                }
+                Some(upstream) => Arc::clone(upstream),
                 None => Arc::new(
                     Upstream::new(settings.clone(), vitals, clock, self.dial.clone())
                         .map_err(|error| UpstreamError { name: settings.name.clone(), error })?,
                 ),
             });
         }
+        upstreams.iter().for_each(|upstream| upstream.forget_refusal());
         Ok(Self { config: Arc::new(config), upstreams, dial: self.dial.clone() })
     }
 

@@ -168,7 +168,7 @@ impl ResponseTap {
                 self.woken = true;
                 cx.waker().wake_by_ref();
             }
-            ready!(self.deadline.poll_passed(cx));
+            ready!(self.deadline.poll_silent(&self.upload, cx));
             self.incoming = None;
             return Poll::Ready((Some(Err(Silent.into())), Some(Ending::TimedOut)));
         };

@@ -24,6 +24,9 @@ const READ_AHEAD: usize = 256 << 10;
 /// The longest request that is read ahead to its end where it may have to be edited; a prompt of 200,000 tokens fits.
 const READ_WHOLE: usize = 2 << 20;
 
+/// Frames of a request that is read ahead are gathered up to about this size.
+const GATHERED: usize = 16 << 10;
+
 /// How much is read ahead of all requests together; beyond it nothing is, and that is counted.
 pub(super) const READ_AHEAD_IN_ALL: usize = 64 << 20;
 
@@ -150,7 +153,7 @@ impl Upload {
                     self.watch.read_ahead().fetch_add(bytes, Ordering::Relaxed);
                     state.failed = frame.is_err();
                     self.saw(&frame);
-                    state.ahead.push_back(frame);
+                    state.keep(frame);
                 }
                 Poll::Ready(None) => {
                     state.ended = true;
@@ -187,7 +190,7 @@ impl Upload {
             return Poll::Ready(Err(NotWhole::HasTrailers));
         }
         state.taken = true;
-        state.ahead_bytes = 0; // the original has them
+        let length = std::mem::take(&mut state.ahead_bytes); // the original has them
         let mut frames =
             std::mem::take(&mut state.ahead).into_iter().filter_map(|frame| frame.ok()?.into_data().ok());
         let first = frames.next().unwrap_or_default();
@@ -195,11 +198,36 @@ impl Upload {
         let bytes = if rest.peek().is_none() {
             first // as a rule
         } else {
-            let mut all = BytesMut::from(first);
+            let mut all = BytesMut::with_capacity(length);
+            all.extend_from_slice(&first);
             rest.for_each(|data| all.extend_from_slice(&data));
             all.freeze()
         };
         Poll::Ready(Ok(Original { upload: Arc::clone(self), bytes }))
+    }
+
+    /// What has been read ahead goes on as it came, and the rest of the body with it.
+    pub(super) fn give_up_whole(&self) {
+        let mut state = self.state.lock();
+        state.awaits_whole = false;
+        state.moved = self.watch.now();
+    }
+
+    /// The upstream has answered: it owes nothing while its answer is looked at.
+    pub(super) fn is_looked_at(&self) {
+        self.state.lock().waits_for_client = true;
+    }
+
+    /// From here on it owes what follows.
+    pub(super) fn was_looked_at(&self) {
+        let mut state = self.state.lock();
+        state.waits_for_client = false;
+        state.moved = self.watch.now();
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> Moment {
+        self.watch.now()
     }
 
     /// The upstream has taken something that was here already.
@@ -286,6 +314,21 @@ impl Drop for Original {
 }
 
 impl UploadState {
+    /// Keeps a frame. Small ones are gathered: by itself each costs a hundred bytes, and holds the buffer that it was
+    /// read into.
+    fn keep(&mut self, frame: Result<Frame<Bytes>, hyper::Error>) {
+        let is_small = |data: &Bytes| data.len() < GATHERED;
+        let small = frame.as_ref().ok().and_then(Frame::data_ref).filter(|data| is_small(data));
+        let last =
+            self.ahead.back().and_then(|last| last.as_ref().ok()?.data_ref()).filter(|data| is_small(data));
+        let (Some(data), Some(last)) = (small, last) else { return self.ahead.push_back(frame) };
+        let last = last.clone();
+        self.ahead.pop_back();
+        let mut both = last.try_into_mut().unwrap_or_else(|last| BytesMut::from(last.as_ref()));
+        both.extend_from_slice(data);
+        self.ahead.push_back(Ok(Frame::data(both.freeze())));
+    }
+
     fn is_end_stream(&self) -> bool {
         self.ahead.is_empty() && self.incoming.is_end_stream()
     }

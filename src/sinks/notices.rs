@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 
 use super::{Fact, Sink};
-use crate::exchange::{Exchange, Outcome, Source};
+use crate::exchange::{Exchange, Outcome, Source, Unpriced};
 
 const MODELS: usize = 100; // that are told of; a client can make up names
 
@@ -31,7 +31,7 @@ impl Sink for Notices {
         if !std::mem::replace(&mut told.first, true) {
             tracing::info!("first exchange: {}", summary(exchange));
         }
-        if exchange.unpriced && told.unpriced.len() < MODELS {
+        if exchange.unpriced == Some(Unpriced::Price) && told.unpriced.len() < MODELS {
             let model = model(exchange);
             if told.unpriced.insert(model.clone()) {
                 tracing::warn!(

@@ -392,7 +392,7 @@ mod tests {
             output: None,
             usage: Usage { input: Some(30), ..Usage::default() },
             cost: None,
-            unpriced: false,
+            unpriced: None,
             alternatives: Vec::new(),
             limits: None,
             chunks: 24,

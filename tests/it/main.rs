@@ -33,6 +33,8 @@ mod http2;
 #[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod inject_odd;
+#[cfg(test)]
 mod price;
 #[cfg(test)]
 mod reports;

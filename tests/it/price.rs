@@ -88,6 +88,69 @@ async fn a_tier_that_the_answer_names_has_its_own_price_and_no_price_is_not_0() 
     assert_eq!(sidecar.sample("streamgauge_unpriced_requests_total{model=\"m\"}"), Some(1.0));
 }
 
+/// What a stream costs that reports this, in millionths; a token of input costs one, of output ten.
+async fn millionths(price: &str, report: &str) -> f64 {
+    let price = format!("{{currency: USD, input: 1, output: 10{price}}}");
+    let config = format!("upstream: http://upstream:8000\nmodels: [{{name: m, price: {price}}}]\n");
+    let (sidecar, mut upstream) = Sidecar::start(&config);
+    let line = stream(&sidecar, &mut upstream, report).await;
+    (line["cost"].as_f64().unwrap() * 1e12).round() / 1e6
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_servers_way_to_report_is_priced_as_it_is_meant() {
+    // xAI: thoughts beside the output; only the total has both.
+    let usage = r#""usage":{"prompt_tokens":10120,"completion_tokens":1499,"total_tokens":14428,"completion_tokens_details":{"reasoning_tokens":2809}}"#;
+    assert_eq!(millionths("", usage).await, 10_120.0 + 10.0 * 4_308.0);
+    // OpenAI: thoughts in it.
+    let usage = r#""usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,"completion_tokens_details":{"reasoning_tokens":40}}"#;
+    assert_eq!(millionths("", usage).await, 100.0 + 10.0 * 50.0);
+    // LiteLLM before Anthropic: what was written to the cache.
+    let usage = r#""usage":{"prompt_tokens":1000,"completion_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"cache_creation_input_tokens":900,"cache_read_input_tokens":0}"#;
+    assert_eq!(millionths(", cache_write: 2", usage).await, 100.0 + 2.0 * 900.0);
+    // Moonshot.
+    let usage = r#""usage":{"prompt_tokens":1000,"completion_tokens":0,"cached_tokens":900}"#;
+    assert_eq!(millionths(", cache_read: 0.1", usage).await, 100.0 + 90.0);
+    // llama.cpp without details in its usage: its timings tell.
+    let usage = r#""usage":{"prompt_tokens":1000,"completion_tokens":0},"timings":{"cache_n":900,"prompt_n":100,"predicted_n":0}"#;
+    assert_eq!(millionths(", cache_read: 0.1", usage).await, 100.0 + 90.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_request_in_a_tier_has_that_tiers_price_of_long_ones() {
+    let price = ", above: [{input_tokens: 100, input: 2, output: 15}], tiers: [{tier: priority, input: 3, output: 30, above: [{input_tokens: 100, input: 6, output: 45}]}]";
+    let of = |tokens: u32| {
+        format!(
+            "\"service_tier\":\"priority\",\"usage\":{{\"prompt_tokens\":{tokens},\"completion_tokens\":0}}"
+        )
+    };
+    assert_eq!(millionths(price, &of(100)).await, 300.0);
+    assert_eq!(millionths(price, &of(101)).await, 606.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_of_a_list_is_shown_and_used_for_alternatives_by_whichever_name_it_is_found() {
+    let file = std::env::temp_dir().join(format!("streamgauge-prices-{}.yaml", std::process::id()));
+    let list = "version: v\nmodels:\n  - {match: [m-*, m], price: {currency: USD, input: 1, output: 10}}\n  - {match: [big-*], price: {currency: USD, input: 2, output: 20}}\n";
+    std::fs::write(&file, list).unwrap();
+    let config = format!(
+        "upstream: http://upstream:8000\nmodels: [{{match: ['m*'], name: four, alternatives: [big]}}, {{match: ['big-*'], name: big}}]\nprices: {{file: {}}}\n",
+        file.display()
+    );
+    let (sidecar, mut upstream) = Sidecar::start(&config);
+    let report = r#""usage":{"prompt_tokens":1000,"completion_tokens":0}"#;
+    let line = stream(&sidecar, &mut upstream, report).await;
+    assert_eq!(cost(&line), (0.001, "USD", "v"));
+    let shown = |model: &str| {
+        sidecar
+            .value("price_per_million_tokens", &format!("model=\"{model}\",kind=\"input\",currency=\"USD\""))
+    };
+    assert_eq!((shown("four"), shown("big")), (1.0, 2.0));
+    let of = "tenant=\"anonymous\",model=\"four\",alternative=\"big\",currency=\"USD\"";
+    assert_eq!(sidecar.value("alternative_cost_total", of), 0.002);
+    std::fs::remove_file(&file).unwrap();
+}
+
 /// Numbers that look random and are the same in each run: xorshift.
 struct Numbers(u64);
 

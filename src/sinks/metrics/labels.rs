@@ -266,12 +266,6 @@ impl Budget {
         (state.exempt.contains(name) || state.slots.contains_key(name)).then(|| name.clone())
     }
 
-    /// Every name that has a slot and was accepted.
-    pub(super) fn accepted(&self) -> Vec<Name> {
-        let state = self.state.lock();
-        state.slots.iter().filter(|(_, slot)| slot.accepted).map(|(name, _)| name.clone()).collect()
-    }
-
     /// Whether the upstream has accepted this name before, and it still has its slot.
     pub(super) fn was_accepted(&self, name: &Name) -> bool {
         self.state.lock().slots.get(name).is_some_and(|slot| slot.accepted)

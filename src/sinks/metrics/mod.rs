@@ -13,6 +13,7 @@ mod format;
 mod id;
 pub mod labels;
 mod page;
+mod prices;
 mod record;
 mod row;
 mod scrape;
@@ -86,6 +87,7 @@ pub struct Metrics {
     models: Budget,
     flows: Flows,
     limits: upstream_limits::Told,
+    price_names: prices::PriceNames,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -135,6 +137,7 @@ impl Metrics {
             models: Budget::new(config.metrics.model_limit, known_models(config)),
             flows: Flows::default(),
             limits: upstream_limits::Told::default(),
+            price_names: prices::PriceNames::default(),
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -190,6 +193,7 @@ impl Metrics {
         }
         drop(settings);
         self.sweep_limits(is_old);
+        self.price_names.retain(|label| self.models.find(label).is_some());
         self.sweep_flows(|labels, key, touched| is_old(touched) && !busy.has_any_of(labels, key), now);
     }
 

@@ -188,10 +188,11 @@ impl Metrics {
 
     /// What it cost, and would have cost elsewhere.
     fn priced(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
-        if exchange.unpriced {
+        if exchange.unpriced.is_some() {
             self.add(Id::UnpricedRequests, labels, 1, now);
         }
         if let Some(cost) = &exchange.cost {
+            self.price_names.keep(labels, &exchange.model);
             let labels = labels.with(Label::Currency, cost.currency.as_str());
             self.add_money(Id::Cost, &labels, cost.pico, now);
         }

@@ -1,15 +1,13 @@
 //! What is read at the moment of a scrape rather than recorded: the sidecar's own pulse, and what is open.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::catalog::{Id, Row, TABLE};
 use super::family::Block;
 use super::labels::{Key, Label, Labels};
 use super::{Metrics, Store};
-use crate::account::price::KINDS;
-use crate::exchange::{ModelNames, Name};
+use crate::exchange::Name;
 use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
 
 /// What upstreams say of their limits.
@@ -56,30 +54,6 @@ impl Metrics {
         blocks.extend(process);
         blocks.retain(|block| block.series() > 0);
         blocks
-    }
-
-    /// What a million tokens of each model cost now.
-    fn prices(&self) -> Vec<(Key, f64)> {
-        let models = Arc::clone(&self.settings.read().models);
-        let now = self.clock.wall(self.clock.now());
-        let configured = models.iter().map(|model| {
-            let names = ModelNames { configured: Some(model.name.clone()), ..ModelNames::default() };
-            (model.name.clone(), names)
-        });
-        let seen = self.models.accepted().into_iter().map(|name| {
-            let names = ModelNames { served: Some(name.clone()), ..ModelNames::default() };
-            (name, names)
-        });
-        let mut all = Vec::new();
-        for (label, names) in configured.chain(seen) {
-            let Some(price) = models.price(&names, now) else { continue };
-            for (kind, rate) in KINDS.into_iter().zip(price.rates.each()) {
-                let key = [label.clone(), Name::from(kind), price.currency.clone()];
-                all.push((Key::from(key), rate.per_million()));
-            }
-        }
-        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        all
     }
 
     fn pulses(&self) -> BTreeMap<Name, Pulse> {

@@ -13,7 +13,7 @@ use crate::account::settle::Counts;
 use crate::account::tokenize::Counted;
 use crate::exchange::{
     Cost, Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved,
-    UpstreamLimits, Usage,
+    Unpriced, UpstreamLimits, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -131,7 +131,7 @@ fn exchange() -> Exchange {
         output: None,
         usage: Usage::default(),
         cost: None,
-        unpriced: false,
+        unpriced: None,
         alternatives: Vec::new(),
         limits: None,
         chunks: 0,
@@ -307,7 +307,7 @@ fn full() -> Bench {
         Exchange {
             reserved: Some(300),
             undecodable: 3,
-            unpriced: true,
+            unpriced: Some(Unpriced::Tokens),
             limits: Some((Moment::default(), Box::new(limits))),
             finish_reasons: Vec::new(),
             output: Some(Count::estimated(8)),

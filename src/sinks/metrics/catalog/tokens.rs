@@ -101,7 +101,7 @@ pub(super) static ROWS: &[Row] = &[
         Counter,
         Tokens,
         &[Label::Upstream, Label::Action],
-        "Streams of upstreams with inject_usage: asked for their usage, its event cut out again, refused and sent once more as they were written, or too_large to be read ahead and edited.",
+        "Streams of upstreams with inject_usage: asked for their usage, its event cut out again, refused and sent once more as they were written, or too_large or too_slow to be read ahead and edited.",
     ),
     Row::new(
         Id::RequestInputTokens,
