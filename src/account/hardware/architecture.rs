@@ -88,6 +88,12 @@ impl Architecture {
         2.0 * self.active_parameters as f64 * n + self.attention.map_or(0.0, |it| it.prompt_flops(n))
     }
 
+    /// Floating-point operations of serving an exchange: of every token but those whose keys and values a prompt
+    /// cache had. Several answers to one prompt are taken for one after the other.
+    pub fn serving_flops(&self, cached: u64, tokens: u64) -> f64 {
+        self.prompt_flops(tokens) - self.prompt_flops(cached.min(tokens))
+    }
+
     /// Floating-point operations of training on so many tokens: 6·N·D, two forward and four backward (Kaplan et
     /// al., arXiv 2001.08361, section 2.1; Hoffmann et al., arXiv 2203.15556, appendix F).
     pub fn training_flops(&self, tokens: f64) -> f64 {
@@ -220,6 +226,14 @@ mod tests {
         let windowed = Architecture::dense(1000, Some(Attention::grouped(2, 4, 1, 8).sliding(1, 3)));
         let one_by_one: f64 = (1..=10).map(|context| windowed.token_flops(context)).sum();
         assert!((windowed.prompt_flops(10) - one_by_one).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_a_cache_had_is_not_computed_again() {
+        let model = known("llama-3-8b");
+        let after = (101..=120).map(|context| model.token_flops(context)).sum::<f64>();
+        assert!((model.serving_flops(100, 120) / after - 1.0).abs() < 1e-9);
+        assert!(model.serving_flops(120, 100).abs() < 1e-9);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod device;
 mod dtype;
 mod known;
 mod roofline;
+mod written;
 
 pub use architecture::{Architecture, Attention, Experts, Window};
 pub use config_json::{Unreadable, read};
@@ -15,3 +16,4 @@ pub use device::{DEVICES, Device};
 pub use dtype::Dtype;
 pub use known::{KNOWN, Known, nearest};
 pub use roofline::{Decode, Fleet, Limit, USABLE_PERCENT};
+pub use written::count;

@@ -28,7 +28,7 @@ pub(super) struct Args {
     model: Option<String>,
 
     /// A number of parameters instead: 8b, 70b, 1.5t, 8.03e9
-    #[arg(long, value_name = "N", value_parser = parameters)]
+    #[arg(long, value_name = "N", value_parser = count)]
     params: Option<u64>,
 
     /// Dollars for a million tokens
@@ -68,7 +68,7 @@ pub(super) struct Args {
     tokens_per_user: Option<u32>,
 
     /// Tokens that it is trained on, as 300e9 or 15t
-    #[arg(long, value_name = "TOKENS", value_parser = parameters)]
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
     training_tokens: Option<u64>,
 
     /// Instead of users: the tokens that this Prometheus has seen in the last 7 days; http:// only
@@ -122,9 +122,9 @@ impl Args {
                 Candidate::of_size(parameters, self.dtype, self.price)
             }
         };
-        let second = self.compare.as_deref().map(|text| match parameters(text) {
-            Ok(parameters) => Ok(Candidate::of_size(parameters, self.dtype, self.compare_price)),
-            Err(_) => Candidate::named("--compare", text, self.dtype, self.compare_price),
+        let second = self.compare.as_deref().map(|text| match hardware::count(text) {
+            Some(parameters) => Ok(Candidate::of_size(parameters, self.dtype, self.compare_price)),
+            None => Candidate::named("--compare", text, self.dtype, self.compare_price),
         });
         let tokens_a_day =
             self.users.zip(self.tokens_per_user).map(|(users, each)| u64::from(users) * u64::from(each));
@@ -183,28 +183,9 @@ fn is_file(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "json")
 }
 
-const MOST_PARAMETERS: f64 = 1e15; // a thousand times the largest; and tokens to train on
-
-/// A number that is not 0, as `8b` or `8.03e9`.
-fn parameters(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let (number, factor) = match lower.strip_suffix(['k', 'm', 'b', 't']) {
-        Some(number) => (
-            number,
-            match lower.as_bytes().last() {
-                Some(b'k') => 1e3,
-                Some(b'm') => 1e6,
-                Some(b'b') => 1e9,
-                _ => 1e12,
-            },
-        ),
-        None => (lower.as_str(), 1.0),
-    };
-    let number = number.parse::<f64>().map(|number| (number * factor).round());
-    match number {
-        Ok(number) if (1.0..=MOST_PARAMETERS).contains(&number) => Ok(number as u64),
-        _ => Err(format!("`{text}` is no such number; write it like 8b, 70b, 1.5t or 8.03e9")),
-    }
+fn count(text: &str) -> Result<u64, String> {
+    hardware::count(text)
+        .ok_or_else(|| format!("`{text}` is no such number; write it like 8b, 70b, 1.5t or 8.03e9"))
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
@@ -307,25 +288,11 @@ all                                9,000,020       5,000,001             $2.10  
     }
 
     #[test]
-    fn numbers_of_parameters() {
-        for (text, want) in [
-            ("8b", 8_000_000_000),
-            ("8.03e9", 8_030_000_000),
-            ("1.5T", 1_500_000_000_000),
-            ("270M", 270_000_000),
-        ] {
-            assert_eq!(parameters(text), Ok(want));
-        }
-        for text in ["", "b", "0", "-8b", "nan", "inf", "1e16", "8x7b", "0.1"] {
-            assert!(parameters(text).unwrap_err().contains("write it like 8b"), "{text}");
-        }
-    }
-
-    #[test]
     fn what_is_wrong_is_said_with_what_would_be_right() {
         for (line, part) in [
             ("", "<--model <MODEL|FILE>|--params <N>>"),
             ("--params 8b --model llama-3-8b", "cannot be used with"),
+            ("--params 8x7b", "write it like 8b"),
             ("--params 8b --gpu a100", "a100-40gb, a100-80gb, h100-sxm"),
             ("--params 8b --dtype fp9", "fp32, fp16, bf16"),
             ("--params 8b --price free", "write it like 0.15"),
