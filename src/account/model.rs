@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::hardware::{Architecture, Dtype, Fleet};
+use super::hardware::{Architecture, Dtype, Fleet, Rent};
 use super::price::Price;
 use super::tokenize::Encoding;
 use crate::exchange::{ModelNames, Name};
@@ -43,6 +43,8 @@ pub struct Model {
     pub architecture: Option<(Architecture, Dtype)>,
     /// What it runs on.
     pub hardware: Option<Fleet>,
+    /// What that costs by the hour.
+    pub rent: Option<Rent>,
 }
 
 /// Which tokenizer.
@@ -205,6 +207,7 @@ mod tests {
             alternatives: Vec::new(),
             architecture: None,
             hardware: None,
+            rent: None,
         };
         let entries = vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")];
         let models = Models::new(entries, Vec::new());

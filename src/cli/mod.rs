@@ -167,6 +167,10 @@ fn data_thread(stop: CancellationToken) -> io::Result<Handle> {
 
 /// Host and port of a server that is spoken to in the clear. `like` is a URL that `flag` would take.
 fn address(flag: &str, url: &Uri, like: &str) -> anyhow::Result<String> {
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // It is not repeated: what stands before the @ is a password.
+        bail!("{flag}: a URL cannot have a user here; write it like {like}");
+    }
     if url.scheme_str() != Some("http") {
         bail!("{flag} {url}: only http:// is spoken; write it like {like}");
     }

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::{Error, Place};
+use super::price::Currency;
 use super::value::scalar;
-use crate::account::hardware::{self, Architecture, Attention, Device, Dtype, Fleet, Known};
+use crate::account::hardware::{self, Architecture, Attention, Device, Dtype, Fleet, Known, Rent};
+use crate::account::price::Rate;
+use crate::exchange::Name;
 
 /// `{model: NAME}`, `{file: CONFIG_JSON}` or the figures themselves.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -39,7 +42,13 @@ pub(super) struct HardwareEntry {
     device: DeviceEntry,
     #[serde(default = "one")]
     count: AtLeastOne,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price_per_hour: Option<Hourly>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    currency: Option<Currency>,
 }
+
+const USUAL_CURRENCY: &str = "USD"; // what devices are rented in
 
 const fn one() -> AtLeastOne {
     AtLeastOne(1)
@@ -112,6 +121,33 @@ impl Serialize for DeviceEntry {
     }
 }
 
+/// The price of a device for an hour.
+#[derive(Debug, Clone, Copy)]
+struct Hourly(Rate);
+
+impl<'de> Deserialize<'de> for Hourly {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar(from, |text| {
+            let wrong =
+                || format!("`{text}` is no price of an hour; write it like 1.80, with up to six decimals");
+            Rate::of_million(text).map(Self).ok_or_else(wrong) // as many decimals as prices of tokens have
+        })
+    }
+}
+
+impl Serialize for Hourly {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl Hourly {
+    /// In millionths of a millionth of the currency's unit.
+    fn pico(self) -> u128 {
+        self.0.of(1_000_000) // a rate is that of a token, and as it is written that of a million
+    }
+}
+
 /// A number from 1.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AtLeastOne(u32);
@@ -172,7 +208,23 @@ impl ArchitectureEntry {
 }
 
 impl HardwareEntry {
-    pub(super) fn resolve(&self) -> Fleet {
+    /// Which devices, and how many.
+    pub(super) fn fleet(&self) -> Fleet {
         Fleet { device: self.device.0, count: u64::from(self.count.0) }
+    }
+
+    /// What all devices cost by the hour.
+    pub(super) fn rent(&self, at: &Place) -> Result<Option<Rent>, Error> {
+        match (self.price_per_hour, &self.currency) {
+            (None, Some(_)) => Err(Error::at(at.clone().key("currency"), "goes with `price_per_hour`")),
+            (None, None) => Ok(None),
+            (Some(price), currency) => {
+                let currency = currency.as_ref().map_or(USUAL_CURRENCY, |Currency(code)| code);
+                Ok(Some(Rent {
+                    pico: price.pico() * u128::from(self.count.0),
+                    currency: Name::from(currency),
+                }))
+            }
+        }
     }
 }

@@ -355,6 +355,14 @@ mod tests {
                 "hardware: {device: a100}",
                 "4:24: models[0].hardware.device: no device `a100` is known; these are: a100-40gb, a100-80gb",
             ),
+            (
+                "hardware: {device: l4, price_per_hour: $2}",
+                "4:44: models[0].hardware.price_per_hour: `$2` is no price",
+            ),
+            (
+                "hardware: {device: l4, currency: EUR}",
+                "4:38: models[0].hardware.currency: goes with `price_per",
+            ),
             ("hardware: {count: 2}", "4:15: models[0].hardware: missing field `device`"),
             ("hardware: {device: l4, count: 0}", "4:35: models[0].hardware.count: `0` is no such number"),
             ("architecture: {}", "4:19: models[0].architecture: give one of the three: `model`"),
@@ -410,7 +418,7 @@ mod tests {
     fn what_is_printed_is_read_again_as_the_same() {
         let text = format!(
             "{UPSTREAM}models:\n  - match: ['llama*']\n    name: llama\n    architecture: {{model: llama-3-8b, dtype: int4}}\n    \
-             hardware: {{device: h100-sxm}}\ntenants: {{known: [search]}}\n"
+             hardware: {{device: h100-sxm, price_per_hour: 1.80}}\ntenants: {{known: [search]}}\n"
         );
         let config = parse(&text).unwrap();
         let again = parse(&config.to_yaml()).unwrap();

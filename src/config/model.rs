@@ -81,7 +81,9 @@ impl ModelEntry {
         let alternatives = self.alternatives.iter().map(Text::name).collect();
         let architecture =
             self.architecture.as_ref().map(|entry| entry.resolve(&at.clone().key("architecture")));
-        let hardware = self.hardware.as_ref().map(HardwareEntry::resolve);
+        let at_hardware = at.clone().key("hardware");
+        let rent = self.hardware.as_ref().map(|entry| entry.rent(&at_hardware)).transpose()?.flatten();
+        let hardware = self.hardware.as_ref().map(HardwareEntry::fleet);
         Ok(Model {
             patterns,
             name: self.name.name(),
@@ -90,6 +92,7 @@ impl ModelEntry {
             alternatives,
             architecture: architecture.transpose()?,
             hardware,
+            rent,
         })
     }
 }

@@ -94,13 +94,18 @@ fn a_prometheus_that_does_not_answer_is_told_of() {
     for (url, part) in [
         (format!("http://{nobody}/"), "could not connect to 127.0.0.1:"),
         (
+            "http://me:secret@127.0.0.1/".to_owned(),
+            "--prometheus: a URL cannot have a user here; write it like",
+        ),
+        (
             "https://prometheus.example/".to_owned(),
             "only http:// is spoken; write it like http://127.0.0.1:9090",
         ),
     ] {
         let output = size(&["--params", "8b", "--prometheus", &url]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(text(&output.stderr).contains(part), "{output:?}");
+        let problem = text(&output.stderr);
+        assert!(problem.contains(part) && !problem.contains("secret"), "{problem}");
     }
 }
 

@@ -7,6 +7,7 @@ mod config_json;
 mod device;
 mod dtype;
 mod known;
+mod rent;
 mod roofline;
 mod written;
 
@@ -15,5 +16,6 @@ pub use config_json::{Unreadable, read};
 pub use device::{DEVICES, Device};
 pub use dtype::Dtype;
 pub use known::{KNOWN, Known, nearest};
+pub use rent::{Paid, Rent};
 pub use roofline::{Decode, Fleet, Limit, USABLE_PERCENT};
 pub use written::count;

@@ -1,16 +1,51 @@
 //! Models and the devices that serve them: what is configured of them, and the work that was done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Metrics;
 use super::catalog::Id;
 use super::labels::{Key, Labels};
-use crate::account::hardware::Fleet;
-use crate::account::model::Model;
+use crate::account::hardware::{Fleet, Paid};
+use crate::account::model::{Model, Models};
 use crate::clock::Moment;
 use crate::exchange::Exchange;
 
+/// What devices have cost, by model and currency.
+#[derive(Debug)]
+pub(super) struct Costs {
+    paid: BTreeMap<Key, Paid>, // the models of a process's configurations; each name stays
+    until: Moment,
+}
+
+impl Costs {
+    pub(super) const fn from(start: Moment) -> Self {
+        Self { paid: BTreeMap::new(), until: start }
+    }
+
+    /// Pays up to now.
+    fn pay(&mut self, models: &Models, now: Moment) {
+        let time = now.since(self.until);
+        self.until = now.max(self.until); // two scrapes may come here in another order than they read the clock
+        for model in models.iter() {
+            let Some(rent) = &model.rent else { continue };
+            self.paid
+                .entry(Key::from([model.name.clone(), rent.currency.clone()]))
+                .or_default()
+                .add(rent, time);
+        }
+    }
+}
+
 impl Metrics {
+    /// What devices have cost up to now, under the present configuration since it was last told.
+    pub(super) fn hardware_cost(&self, now: Moment) -> Vec<(Key, f64)> {
+        let models = Arc::clone(&self.settings.read().models);
+        let mut costs = self.hardware_costs.lock();
+        costs.pay(&models, now);
+        costs.paid.iter().map(|(key, paid)| (key.clone(), paid.units())).collect()
+    }
+
     /// A figure of every configured model that has it.
     pub(super) fn of_models(&self, id: Id) -> Vec<(Key, f64)> {
         let models = Arc::clone(&self.settings.read().models);

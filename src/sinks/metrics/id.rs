@@ -44,6 +44,7 @@ pub(super) enum Id {
     UnpricedRequests,
     PricePerMillionTokens,
     AlternativeCost,
+    HardwareCost,
     ModelParameters,
     ModelWeights,
     ModelFlops,

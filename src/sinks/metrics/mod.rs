@@ -33,6 +33,7 @@ use self::catalog::{Id, Kind, Row, TABLE};
 use self::family::{Family, Histogram, Trail, Wide};
 use self::flow::Flows;
 pub use self::format::{Format, accepts_gzip, gzip};
+use self::hardware::Costs;
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
 use crate::account::model::Models;
 use crate::clock::{Clock, Moment};
@@ -87,6 +88,7 @@ pub struct Metrics {
     models: Budget,
     flows: Flows,
     limits: upstream_limits::Told,
+    hardware_costs: Mutex<Costs>,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -136,6 +138,7 @@ impl Metrics {
             models: Budget::new(config.metrics.model_limit, known_models(config)),
             flows: Flows::default(),
             limits: upstream_limits::Told::default(),
+            hardware_costs: Mutex::new(Costs::from(clock.now())),
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -152,6 +155,7 @@ impl Metrics {
     pub fn apply(&self, config: &Config) {
         self.tenants.apply(config.tenants.limit, known_tenants(config));
         self.models.apply(config.metrics.model_limit, known_models(config));
+        self.hardware_cost(self.clock.now()); // at the price that held until now
         *self.settings.write() = Settings::of(config);
         self.preset();
     }

@@ -43,6 +43,9 @@ impl Metrics {
                 (None, Store::Read) if row.section == Section::Models => {
                     Block::of_values(row, &self.of_models(row.id))
                 }
+                _ if row.id == Id::HardwareCost => {
+                    Block::of_values(row, &self.hardware_cost(self.clock.now()))
+                }
                 _ if row.id == Id::PricePerMillionTokens => Block::of_values(row, &self.prices()),
                 _ if LIMITS.contains(&row.id) => {
                     Block::of_values(row, &self.told_limits(row.id, self.clock.now()))
