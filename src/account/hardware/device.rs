@@ -47,13 +47,13 @@ pub static DEVICES: &[Device] = &[
         fp16_flops: Some(989.4e12),
         fp8_flops: Some(1978.9e12),
         int8_ops: Some(1978.9e12),
-        ..device("h100-sxm", "NVIDIA H100 SXM", 80, 3350.0, "NVIDIA H100 white paper, table 2")
+        ..device("h100-sxm", "NVIDIA H100 SXM", 80, 3350.0, "NVIDIA H100 architecture white paper")
     },
     Device {
         fp16_flops: Some(756.0e12),
         fp8_flops: Some(1513.0e12),
         int8_ops: Some(1513.0e12),
-        ..device("h100-pcie", "NVIDIA H100 PCIe", 80, 2000.0, "NVIDIA H100 white paper, table 2")
+        ..device("h100-pcie", "NVIDIA H100 PCIe", 80, 2000.0, "NVIDIA H100 architecture white paper")
     },
     Device {
         fp16_flops: Some(989.4e12),
@@ -95,7 +95,7 @@ pub static DEVICES: &[Device] = &[
         fp16_flops: Some(165.2e12),
         fp8_flops: Some(330.3e12),
         int8_ops: Some(660.6e12),
-        ..device("rtx-4090", "NVIDIA RTX 4090", 24, 1008.0, "NVIDIA Ada white paper, appendix A")
+        ..device("rtx-4090", "NVIDIA RTX 4090", 24, 1008.0, "NVIDIA Ada architecture white paper")
     },
     Device {
         fp16_flops: Some(65.0e12),

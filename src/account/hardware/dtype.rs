@@ -15,7 +15,7 @@ pub enum Dtype {
     Int8,
     /// Integers of 4 bits; the scales of their groups (GPTQ, AWQ: 3 % more) are not counted.
     Int4,
-    /// Floats of 4 bits, 32 of which share a scale of 8 bits (OCP Microscaling Formats 1.0, section 5.2).
+    /// Floats of 4 bits, 32 of which share a scale of 8 bits (OCP Microscaling Formats 1.0).
     Mxfp4,
 }
 

@@ -1,8 +1,8 @@
 //! Models that are known by name.
 //!
 //! Layers, heads and windows are those of each repository's `config.json` on huggingface.co; parameters follow from
-//! the same fields and are what the published weights hold (both are checked for one model of each family in
-//! `config_json`). Gemma 3 from 4B is counted without its vision tower of 0.4 billion.
+//! the same fields and are what the published weights hold, tied embeddings counted once (both are checked for one model
+//! of each family in `config_json`). Gemma 3 from 4B is counted without its vision tower of 0.4 billion.
 
 use super::architecture::{Architecture, Attention, Experts};
 use super::dtype::Dtype;
@@ -90,7 +90,7 @@ pub static KNOWN: &[Known] = &[
     Known::new(
         "mixtral-8x22b",
         "huggingface.co/mistralai/Mixtral-8x22B-v0.1",
-        mixture(140_630_071_296, 39_161_468_928, 8, 2, Attention::grouped(56, 48, 8, 128)),
+        mixture(140_620_634_112, 39_152_031_744, 8, 2, Attention::grouped(56, 48, 8, 128)),
     ),
     Known::new(
         "qwen2.5-0.5b",

@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     /// A step of so many streams that each look back on `context` tokens (Pope et al., arXiv 2211.05102, section
-    /// 2.1). A model whose attention is not known has no KV cache here.
+    /// 2). A model whose attention is not known has no KV cache here.
     pub fn decode(&self, model: &Architecture, dtype: Dtype, context: u64, streams: u32) -> Decode {
         let kv_bytes = model.attention.map_or(0, |it| it.bytes(context, dtype.of_kv_cache()));
         let bytes = model.weights_read(dtype, streams) + kv_bytes as f64 * f64::from(streams);

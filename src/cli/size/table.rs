@@ -96,7 +96,7 @@ impl Page<'_> {
     fn memory(&mut self) {
         let workload = &self.sheet.workload;
         let bytes = |bytes: u64| Cell::new(scaled(bytes as f64, "B"), bytes as f64);
-        let count = |count: u64| Cell::new(format!("{} B", three(count as f64 / 1e9)), count as f64);
+        let count = |count: u64| Cell::new(format!("{} billion", three(count as f64 / 1e9)), count as f64);
         let is_mixture = |it: &Candidate| it.architecture.experts.is_some();
         let any_mixture = self.sheet.candidates.iter().any(is_mixture);
         self.row("parameters", |it| Some(count(it.architecture.parameters)));
