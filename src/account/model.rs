@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::hardware::{Architecture, Dtype, Fleet, Rent};
 use super::price::Price;
 use super::tokenize::Encoding;
 use crate::exchange::{ModelNames, Name};
@@ -38,6 +39,12 @@ pub struct Model {
     pub prices: Vec<Price>,
     /// Other configured models: what the same tokens would cost there is told too.
     pub alternatives: Vec<Name>,
+    /// What it is made of, and what its weights are kept in.
+    pub architecture: Option<(Architecture, Dtype)>,
+    /// What it runs on.
+    pub hardware: Option<Fleet>,
+    /// What that costs by the hour.
+    pub rent: Option<Rent>,
 }
 
 /// Which tokenizer.
@@ -224,6 +231,9 @@ mod tests {
             tokenizer: None,
             prices: Vec::new(),
             alternatives: Vec::new(),
+            architecture: None,
+            hardware: None,
+            rent: None,
         };
         let entries = vec![model("gpt-4o*", "four"), model("gpt-*", "any"), model("llama", "llama")];
         let models = Models::new(entries, Vec::new());

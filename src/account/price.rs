@@ -39,7 +39,8 @@ impl Rate {
         self.0 as f64 / 1e6
     }
 
-    fn of(self, tokens: u64) -> u128 {
+    /// What so many tokens cost, in millionths of a millionth.
+    pub fn of(self, tokens: u64) -> u128 {
         u128::from(self.0) * u128::from(tokens)
     }
 }

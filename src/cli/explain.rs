@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Interrupts;
 use super::recorded::Recorded;
+use super::{Interrupts, address};
 use crate::clock::Clock;
 use crate::exchange::Ending;
 use crate::observe::Head;
@@ -48,6 +48,8 @@ pub(super) struct Args {
     show_text: bool,
 }
 
+const LIKE: &str = "http://127.0.0.1:8000/v1/chat/completions";
+
 const EXAMPLES: &str = "\
 EXAMPLES:
   streamgauge explain tests/golden/openai_chat/vllm_n_2
@@ -72,7 +74,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 /// Asks a server and prints what comes, as it comes.
 async fn live(args: Args, url: &Uri) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::listen()?;
-    let authority = address(url)?;
+    let authority = address("--url", url, LIKE)?;
     let stream =
         TcpStream::connect(&authority).await.with_context(|| format!("could not connect to {authority}"))?;
     stream.set_nodelay(true)?;
@@ -132,15 +134,6 @@ fn show(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Host and port of a server that is spoken to in the clear.
-fn address(url: &Uri) -> anyhow::Result<String> {
-    if url.scheme_str() != Some("http") {
-        bail!("--url {url}: only http:// is spoken; write it like http://127.0.0.1:8000/v1/chat/completions");
-    }
-    let host = url.host().ok_or_else(|| anyhow!("--url {url}: there is no host in it"))?;
-    Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
-}
-
 fn request(args: Args, url: &Uri) -> anyhow::Result<(Request<Full<Bytes>>, Bytes)> {
     let body = match args.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
         None => None,
@@ -196,7 +189,7 @@ mod tests {
         let args =
             parse(&["--url", "http://h:1/v1/x?a=b", "-d", "{}", "-H", "X-A: 1", "-H", "host: b"]).unwrap();
         let url = args.url.clone().unwrap();
-        assert_eq!(address(&url).unwrap(), "h:1");
+        assert_eq!(address("--url", &url, LIKE).unwrap(), "h:1");
         let (request, body) = request(args, &url).unwrap();
         assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::POST, "/v1/x?a=b"));
         let mut headers: Vec<_> = request
@@ -214,6 +207,11 @@ mod tests {
         assert!(parse(&[]).unwrap_err().contains("<FILE>"));
         assert!(parse(&["a", "--url", "http://h"]).unwrap_err().contains("cannot be used with"));
         assert!(parse(&["--url", "http://h", "-H", "x"]).unwrap_err().contains("NAME: VALUE"));
-        assert!(address(&"https://h/".parse().unwrap()).unwrap_err().to_string().contains("only http://"));
+        assert!(
+            address("--url", &"https://h/".parse().unwrap(), LIKE)
+                .unwrap_err()
+                .to_string()
+                .contains("only http://")
+        );
     }
 }

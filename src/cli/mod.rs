@@ -7,13 +7,16 @@ mod recorded;
 mod replay;
 mod run;
 mod simulate;
+mod size;
 mod tokens;
 
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{io, panic};
 
+use anyhow::{anyhow, bail};
 use clap::Parser;
+use http::Uri;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -49,6 +52,7 @@ enum Command {
     Explain(explain::Args),
     Replay(replay::Args),
     Tokens(tokens::Args),
+    Size(size::Args),
 }
 
 /// Reads the arguments and does what they say.
@@ -73,6 +77,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Tokens(args) => tokens::run(&args),
+        Command::Size(args) => size::run(&args),
     }
 }
 
@@ -93,9 +98,7 @@ fn install_panic_hook() {
 fn start_logging(default: &str) -> anyhow::Result<SetLogLevel> {
     let filter = std::env::var("STREAMGAUGE_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
-        anyhow::anyhow!(
-            "STREAMGAUGE_LOG: `{filter}` is no filter ({error}); write it like info or streamgauge=debug"
-        )
+        anyhow!("STREAMGAUGE_LOG: `{filter}` is no filter ({error}); write it like info or streamgauge=debug")
     })?;
     let (filter, handle): (_, reload::Handle<EnvFilter, Registry>) = reload::Layer::new(filter);
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -160,6 +163,19 @@ fn data_thread(stop: CancellationToken) -> io::Result<Handle> {
     };
     std::thread::Builder::new().name("data".to_owned()).spawn(run)?;
     Ok(handle)
+}
+
+/// Host and port of a server that is spoken to in the clear. `like` is a URL that `flag` would take.
+fn address(flag: &str, url: &Uri, like: &str) -> anyhow::Result<String> {
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // It is not repeated: what stands before the @ is a password.
+        bail!("{flag}: a URL cannot have a user here; write it like {like}");
+    }
+    if url.scheme_str() != Some("http") {
+        bail!("{flag} {url}: only http:// is spoken; write it like {like}");
+    }
+    let host = url.host().ok_or_else(|| anyhow!("{flag} {url}: there is no host in it"))?;
+    Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
 }
 
 /// The histograms whose buckets a configuration may set.

@@ -3,6 +3,7 @@
 
 mod error;
 pub mod file;
+mod hardware;
 mod model;
 mod price;
 mod tenant;
@@ -361,9 +362,77 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_of_models_and_hardware_is_said_too() {
+        let model = |of: &str| format!("{UPSTREAM}models:\n  - name: m\n    {of}\n");
+        for (of, want) in [
+            (
+                "hardware: {device: a100}",
+                "4:24: models[0].hardware.device: no device `a100` is known; these are: a100-40gb, a100-80gb",
+            ),
+            (
+                "hardware: {device: l4, price_per_hour: $2}",
+                "4:44: models[0].hardware.price_per_hour: `$2` is no price",
+            ),
+            (
+                "hardware: {device: l4, currency: EUR}",
+                "4:38: models[0].hardware.currency: goes with `price_per",
+            ),
+            ("hardware: {count: 2}", "4:15: models[0].hardware: missing field `device`"),
+            ("hardware: {device: l4, count: 0}", "4:35: models[0].hardware.count: `0` is no such number"),
+            ("architecture: {}", "4:19: models[0].architecture: give one of the three: `model`"),
+            (
+                "architecture: {model: phi-4, layers: 3}",
+                "4:19: models[0].architecture: give one of the three",
+            ),
+            ("architecture: {model: phi-9}", "4:27: models[0].architecture.model: no model `phi-9` is known"),
+            (
+                "architecture: {file: /no/config.json}",
+                "4:26: models[0].architecture.file: could not read /no",
+            ),
+            (
+                "architecture: {parameters: lots}",
+                "4:32: models[0].architecture.parameters: `lots` is no number",
+            ),
+            (
+                "architecture: {parameters: 8b, dtype: f16}",
+                "4:43: models[0].architecture.dtype: `f16` is no dtype",
+            ),
+            (
+                "architecture: {parameters: 8b, layers: 32}",
+                "4:19: models[0].architecture: `layers`, `kv_heads`",
+            ),
+            (
+                "architecture: {parameters: 8b, active_parameters: 9b}",
+                "4:55: models[0].architecture.active_parameters: a token cannot meet more",
+            ),
+        ] {
+            check_error(&model(of), want);
+        }
+    }
+
+    #[test]
+    fn an_architecture_is_told_by_name_or_by_its_figures() {
+        let resolved = |of: &str| {
+            let config =
+                parse(&format!("{UPSTREAM}models: [{{name: m, architecture: {{{of}}}}}]\n")).unwrap();
+            let model = config.models.iter().next().unwrap().architecture;
+            model.unwrap()
+        };
+        let by_name = resolved("model: meta-llama/Meta-Llama-3-8B-Instruct");
+        let figures = "layers: 32, heads: 32, kv_heads: 8, head_dim: 128";
+        assert_eq!(by_name, resolved(&format!("parameters: 8030261248, dtype: bf16, {figures}")));
+        let (mixture, dtype) = resolved("parameters: 46.7e9, active_parameters: 12.9e9, dtype: int4");
+        assert_eq!(
+            (mixture.weights_bytes(dtype), mixture.active_parameters),
+            (23_350_000_000, 12_900_000_000)
+        );
+    }
+
+    #[test]
     fn what_is_printed_is_read_again_as_the_same() {
         let text = format!(
-            "{UPSTREAM}models:\n  - match: ['llama*']\n    name: llama\ntenants: {{known: [search]}}\n"
+            "{UPSTREAM}models:\n  - match: ['llama*']\n    name: llama\n    architecture: {{model: llama-3-8b, dtype: int4}}\n    \
+             hardware: {{device: h100-sxm, price_per_hour: 1.80}}\ntenants: {{known: [search]}}\n"
         );
         let config = parse(&text).unwrap();
         let again = parse(&config.to_yaml()).unwrap();

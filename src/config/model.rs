@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::{Error, Place};
+use super::hardware::{ArchitectureEntry, HardwareEntry};
 use super::price::{self, Few, PriceEntry};
 use super::value::{Text, Texts, scalar};
 use crate::account::model::{Glob, Model, TokenizerName};
@@ -20,6 +21,10 @@ pub(super) struct ModelEntry {
     tokenizer: Option<TokenizerEntry>,
     #[serde(default, skip_serializing_if = "Few::is_empty")]
     price: Few<PriceEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    architecture: Option<ArchitectureEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hardware: Option<HardwareEntry>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alternatives: Vec<Text>,
 }
@@ -74,6 +79,20 @@ impl ModelEntry {
         let patterns = patterns.iter().map(|text| Glob::new(&text.0)).collect();
         let prices = price::resolve(&self.price, None, &at.clone().key("price"))?;
         let alternatives = self.alternatives.iter().map(Text::name).collect();
-        Ok(Model { patterns, name: self.name.name(), tokenizer, prices, alternatives })
+        let architecture =
+            self.architecture.as_ref().map(|entry| entry.resolve(&at.clone().key("architecture")));
+        let at_hardware = at.clone().key("hardware");
+        let rent = self.hardware.as_ref().map(|entry| entry.rent(&at_hardware)).transpose()?.flatten();
+        let hardware = self.hardware.as_ref().map(HardwareEntry::fleet);
+        Ok(Model {
+            patterns,
+            name: self.name.name(),
+            tokenizer,
+            prices,
+            alternatives,
+            architecture: architecture.transpose()?,
+            hardware,
+            rent,
+        })
     }
 }

@@ -176,7 +176,7 @@ impl Serialize for Million {
 
 /// Three capital letters.
 #[derive(Debug, Clone, Serialize)]
-struct Currency(String);
+pub(super) struct Currency(pub(super) String);
 
 impl<'de> Deserialize<'de> for Currency {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

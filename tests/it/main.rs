@@ -39,6 +39,8 @@ mod price;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]
+mod size;
+#[cfg(test)]
 mod tenants;
 #[cfg(test)]
 mod tidy;

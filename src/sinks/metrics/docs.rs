@@ -14,7 +14,7 @@ Served on the admin port at `/metrics`: Prometheus text 0.0.4, or OpenMetrics 1.
 scraper's `Accept` header names it (Prometheus does); gzip where asked for.
 
 - All times are seconds, all counters end in `_total`. Aggregate before you divide: `rate()` first, then `sum by`.
-- Instances add up: `sum` over them, for gauges too; `max` for ages, times and what is 0 or 1.
+- Instances add up: `sum` over them, for gauges too; `max` for ages, times, prices, what is 0 or 1, and a model's size.
 - **Unknown is absent, never 0.** A counter of tokens lacks what nobody reported; `token_counts_total` says how much that is.
 - What a client may choose (`tenant`, `model`) is bounded: beyond the limit names share the value `other`, `label_overflow_total` counts them, and sums stay exact.
 - Series of a tenant or model are dropped when nothing has changed them for `metrics.idle_series` (6 h); a counter stays while an exchange of its tenant or model is in flight.
@@ -30,6 +30,7 @@ pub fn markdown() -> String {
         (Section::Latency, "Latency"),
         (Section::Tokens, "Tokens"),
         (Section::Cost, "Cost"),
+        (Section::Models, "Models and hardware"),
         (Section::Sidecar, "The sidecar itself"),
     ] {
         let _ = write!(page, "\n## {title}\n"); // writing to a String cannot fail

@@ -16,7 +16,6 @@ use prometheus::{HistogramOpts, IntCounter};
 
 use super::catalog::{Kind, Row};
 use super::labels::{Key, Label, Labels, hash_of_key};
-use crate::account::price::PICO;
 use crate::clock::Moment;
 use crate::exchange::Name;
 
@@ -41,35 +40,42 @@ impl Instrument for IntCounter {
     }
 }
 
-/// Money, counted in integers.
-#[derive(Debug, Default)]
-pub(super) struct Money(Mutex<u128>);
+/// A counter in integers beyond 64 bits, such as money.
+#[derive(Debug)]
+pub(super) struct Wide {
+    all: Mutex<u128>,
+    unit: u128, // so many are one on the page
+}
 
-impl Money {
-    /// Adds millionths of a millionth of the currency's unit.
-    pub(super) fn add(&self, pico: u128) {
-        let mut all = self.0.lock();
-        *all = all.saturating_add(pico);
+impl Wide {
+    pub(super) fn new(unit: u128) -> Self {
+        Self { all: Mutex::new(0), unit }
+    }
+
+    /// Adds so many.
+    pub(super) fn add(&self, n: u128) {
+        let mut all = self.all.lock();
+        *all = all.saturating_add(n);
     }
 }
 
-impl Instrument for Money {
+impl Instrument for Wide {
     fn another(&self) -> Self {
-        Self::default()
+        Self::new(self.unit)
     }
 
     fn read(&self) -> (Metric, Exemplars) {
         let (mut metric, mut counter) = (Metric::default(), Counter::default());
-        counter.set_value(units(*self.0.lock()));
+        counter.set_value(units(*self.all.lock(), self.unit));
         metric.set_counter(counter);
         (metric, Exemplars::new())
     }
 }
 
-/// The nearest double of an amount in the currency's unit.
-fn units(pico: u128) -> f64 {
+/// The nearest double of an amount in its unit.
+fn units(all: u128, unit: u128) -> f64 {
     // Both exact up to 2^53: one rounding.
-    pico as f64 / PICO as f64
+    all as f64 / unit as f64
 }
 
 /// A counter at 0. Name and help are never shown: the row has them.

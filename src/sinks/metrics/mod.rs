@@ -10,6 +10,7 @@ pub mod docs;
 mod family;
 mod flow;
 mod format;
+mod hardware;
 mod id;
 pub mod labels;
 mod page;
@@ -30,9 +31,10 @@ use prometheus::IntCounter;
 use prometheus::proto::MetricFamily;
 
 use self::catalog::{Id, Kind, Row, TABLE};
-use self::family::{Family, Histogram, Money, Trail};
+use self::family::{Family, Histogram, Trail, Wide};
 use self::flow::Flows;
 pub use self::format::{Format, accepts_gzip, gzip};
+use self::hardware::Costs;
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
 use crate::account::model::Models;
 use crate::clock::{Clock, Moment};
@@ -88,6 +90,7 @@ pub struct Metrics {
     flows: Flows,
     limits: upstream_limits::Told,
     price_names: prices::PriceNames,
+    hardware_costs: Mutex<Costs>,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -100,7 +103,7 @@ pub struct Metrics {
 #[derive(Debug)]
 enum Store {
     Counters(Family<IntCounter>),
-    Money(Family<Money>),
+    Wide(Family<Wide>),
     Histograms(Family<Histogram>),
     Read, // at the scrape, from elsewhere
 }
@@ -138,6 +141,7 @@ impl Metrics {
             flows: Flows::default(),
             limits: upstream_limits::Told::default(),
             price_names: prices::PriceNames::default(),
+            hardware_costs: Mutex::new(Costs::from(clock.now())),
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -154,6 +158,7 @@ impl Metrics {
     pub fn apply(&self, config: &Config) {
         self.tenants.apply(config.tenants.limit, known_tenants(config));
         self.models.apply(config.metrics.model_limit, known_models(config));
+        self.hardware_cost(self.clock.now()); // at the price that held until now
         *self.settings.write() = Settings::of(config);
         self.preset();
     }
@@ -184,7 +189,7 @@ impl Metrics {
                 Store::Counters(family) => family.drop_idle(|key, touched| {
                     is_old(touched) && !presets.contains(key) && !busy.has_any_of(row.labels, key)
                 }),
-                Store::Money(family) => {
+                Store::Wide(family) => {
                     family.drop_idle(|key, touched| is_old(touched) && !busy.has_any_of(row.labels, key));
                 }
                 Store::Histograms(family) => family.drop_idle(|_, touched| is_old(touched)),
@@ -222,12 +227,12 @@ impl Metrics {
         }
     }
 
-    /// Adds money to a counter.
-    fn add_money(&self, id: Id, labels: &Labels<'_>, pico: u128, now: Moment) {
+    /// Adds to a counter beyond 64 bits.
+    fn add_wide(&self, id: Id, labels: &Labels<'_>, n: u128, now: Moment) {
         let place = id as usize;
-        debug_assert!(matches!(self.stores.get(place), Some(Store::Money(_))), "{id:?} is no money");
-        if let Some(Store::Money(family)) = self.stores.get(place) {
-            family.touch(labels, now, |money| money.add(pico));
+        debug_assert!(matches!(self.stores.get(place), Some(Store::Wide(_))), "{id:?} is no such counter");
+        if let Some(Store::Wide(family)) = self.stores.get(place) {
+            family.touch(labels, now, |counter| counter.add(n));
         }
     }
 
@@ -285,12 +290,12 @@ impl Store {
     fn new(row: &'static Row, config: &Config) -> Result<Self, MetricsError> {
         let refused = |source| MetricsError::Refused { name: row.name, source };
         Ok(match row.kind {
-            Kind::Counter if row.is_money => {
-                Self::Money(Family::new(row, row.labels.to_vec(), Money::default()))
-            }
-            Kind::Counter => {
-                Self::Counters(Family::new(row, row.labels.to_vec(), family::counter().map_err(refused)?))
-            }
+            Kind::Counter => match row.wide {
+                Some(unit) => Self::Wide(Family::new(row, row.labels.to_vec(), Wide::new(unit))),
+                None => {
+                    Self::Counters(Family::new(row, row.labels.to_vec(), family::counter().map_err(refused)?))
+                }
+            },
             Kind::Gauge => Self::Read,
             Kind::Histogram(buckets) => {
                 let configured = config.metrics.buckets.get(row.name);

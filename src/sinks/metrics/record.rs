@@ -158,6 +158,7 @@ impl Metrics {
             }
         }
         self.priced(exchange, &labels, now);
+        self.worked(exchange, &labels, now);
         self.time(Id::TimePerOutputToken, &labels, exchange.timing.tpot, exchange, now);
         if let Some(tps) = exchange.timing.tps {
             self.observe(Id::OutputTokensPerSecond, &labels, tps, trail(exchange), now);
@@ -194,12 +195,12 @@ impl Metrics {
         if let Some(cost) = &exchange.cost {
             self.price_names.keep(labels, &exchange.model);
             let labels = labels.with(Label::Currency, cost.currency.as_str());
-            self.add_money(Id::Cost, &labels, cost.pico, now);
+            self.add_wide(Id::Cost, &labels, cost.pico, now);
         }
         for (alternative, cost) in &exchange.alternatives {
             let labels = labels.with(Label::Alternative, alternative.as_str());
             let labels = labels.with(Label::Currency, cost.currency.as_str());
-            self.add_money(Id::AlternativeCost, &labels, cost.pico, now);
+            self.add_wide(Id::AlternativeCost, &labels, cost.pico, now);
         }
     }
 

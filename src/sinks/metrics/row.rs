@@ -3,6 +3,7 @@
 use super::buckets::Buckets;
 use super::id::Id;
 use super::labels::Label;
+use crate::account::price::PICO;
 
 /// What every name begins with.
 pub const PREFIX: &str = "streamgauge_";
@@ -40,6 +41,8 @@ pub enum Section {
     Tokens,
     /// Money.
     Cost,
+    /// Models and what they run on.
+    Models,
     /// The sidecar itself.
     Sidecar,
 }
@@ -63,8 +66,8 @@ pub struct Row {
     pub exemplars: bool,
     /// Whether the series of configured models and known tenants are there at 0 from the start.
     pub from_start: bool,
-    /// Whether it counts money: in integers, shown in the currency's unit.
-    pub is_money: bool,
+    /// Of a counter that may go beyond 64 bits: how many of the integers that it is counted in are one on the page.
+    pub wide: Option<u128>,
 }
 
 impl Row {
@@ -76,7 +79,7 @@ impl Row {
         labels: &'static [Label],
         help: &'static str,
     ) -> Self {
-        Self { id, name, kind, section, labels, help, exemplars: false, from_start: false, is_money: false }
+        Self { id, name, kind, section, labels, help, exemplars: false, from_start: false, wide: None }
     }
 
     pub(super) const fn with_exemplars(self) -> Self {
@@ -88,7 +91,11 @@ impl Row {
     }
 
     pub(super) const fn of_money(self) -> Self {
-        Self { is_money: true, ..self }
+        Self { wide: Some(PICO), ..self }
+    }
+
+    pub(super) const fn beyond_64_bits(self) -> Self {
+        Self { wide: Some(1), ..self }
     }
 
     /// Its name on the page.

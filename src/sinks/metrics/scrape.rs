@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::catalog::{Id, Row, TABLE};
+use super::catalog::{Id, Row, Section, TABLE};
 use super::family::Block;
 use super::labels::{Key, Label, Labels};
 use super::{Metrics, Store};
@@ -38,13 +38,19 @@ impl Metrics {
                 _ if row.id == Id::TokensLastMinute => {
                     Block::of_values(row, &self.tokens_last_minute(self.clock.now()))
                 }
+                (None, Store::Read) if row.section == Section::Models => {
+                    Block::of_values(row, &self.of_models(row.id))
+                }
+                _ if row.id == Id::HardwareCost => {
+                    Block::of_values(row, &self.hardware_cost(self.clock.now()))
+                }
                 _ if row.id == Id::PricePerMillionTokens => Block::of_values(row, &self.prices()),
                 _ if LIMITS.contains(&row.id) => {
                     Block::of_values(row, &self.told_limits(row.id, self.clock.now()))
                 }
                 (Some(values), _) => Block::of_values(row, &picked(row, values)),
                 (None, Store::Counters(family)) => family.collect(),
-                (None, Store::Money(family)) => family.collect(),
+                (None, Store::Wide(family)) => family.collect(),
                 (None, Store::Histograms(family)) => family.collect(),
                 (None, Store::Read) => continue,
             };

@@ -35,7 +35,12 @@ fn config() -> Config {
     let text = "
 upstreams: [{name: vllm, url: 'http://127.0.0.1:8000'}]
 tenants: {known: [search], limit: 3}
-models: [{match: ['llama*'], name: llama, price: {currency: USD, input: 0.15, cache_read: 0.03, output: 0.6}}]
+models:
+  - match: ['llama*']
+    name: llama
+    price: {currency: USD, input: 0.15, cache_read: 0.03, output: 0.6}
+    architecture: {parameters: 8b, layers: 32, heads: 32, kv_heads: 8, head_dim: 128}
+    hardware: {device: a100-40gb, count: 2, price_per_hour: 1.80}
 metrics: {model_limit: 2, idle_series: 6h}
 ";
     Config::parse(text, &[]).unwrap()
@@ -339,6 +344,49 @@ async fn golden_pages() {
         let page: String = lines.filter(|line| !line.contains("streamgauge_series ")).collect();
         check_file(&Path::new("tests/golden-metrics").join(file), &page, "golden_pages");
     }
+}
+
+#[test]
+fn work_is_that_of_the_tokens_that_were_not_cached() {
+    let bench = Bench::new(&config());
+    let flops = || {
+        let page = bench.page(Format::Text004);
+        let sample = page
+            .lines()
+            .find_map(|line| line.strip_prefix("streamgauge_model_flops_total{model=\"llama\"} "));
+        sample.map(|value| value.parse::<f64>().unwrap())
+    };
+    assert_eq!(flops(), None);
+    let count = |value| Some(Count { value, source: Source::Estimated });
+    let served = Exchange {
+        model: ModelNames { configured: Some(name("llama")), ..requested("llama-8b") },
+        ..exchange()
+    };
+    bench.tell(&served);
+    bench.tell(&Exchange { model: requested("gpt"), input: count(10), output: count(10), ..exchange() });
+    assert_eq!(flops(), None); // no tokens are known of the one, no architecture of the other
+    let usage = Usage { cache_read: Some(100), ..Usage::default() };
+    bench.tell(&Exchange { input: count(101), output: count(1), usage, ..served });
+    let attention = |context: f64| 4.0 * 32.0 * 4096.0 * context;
+    assert_eq!(flops(), Some(2.0 * 16e9 + attention(101.0) + attention(102.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hardware_costs_while_it_idles_and_a_reload_changes_the_price_from_then_on() {
+    let bench = Bench::new(&config());
+    let cost = || {
+        let page = bench.page(Format::Text004);
+        let start = "streamgauge_hardware_cost_total{model=\"llama\",currency=\"USD\"} ";
+        page.lines().find_map(|line| line.strip_prefix(start)).map(|value| value.parse::<f64>().unwrap())
+    };
+    assert_eq!(cost(), Some(0.0));
+    tokio::time::advance(HOUR).await;
+    assert_eq!(cost(), Some(3.6)); // two devices
+    tokio::time::advance(HOUR).await;
+    let text = config().to_yaml().replace("price_per_hour: '1.8'", "price_per_hour: 0.50");
+    bench.metrics.apply(&Config::parse(&text, &[]).unwrap());
+    tokio::time::advance(HOUR).await;
+    assert_eq!(cost(), Some(8.2));
 }
 
 #[test]

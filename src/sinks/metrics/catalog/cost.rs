@@ -41,4 +41,12 @@ pub(super) static ROWS: &[Row] = &[
         "What the same tokens would have cost at another configured model (models[].alternatives). Another tokenizer would count them a little differently.",
     )
     .of_money(),
+    Row::new(
+        Id::HardwareCost,
+        "hardware_cost_total",
+        Counter,
+        Cost,
+        &[Label::Model, Label::Currency],
+        "What the devices configured for the model (models[].hardware.price_per_hour) have cost since this instance started, used or not. Its rate over that of the tokens is what a token costs on them.",
+    ),
 ];

@@ -5,6 +5,7 @@
 
 mod cost;
 mod latency;
+mod models;
 mod sidecar;
 mod tokens;
 mod traffic;
@@ -16,7 +17,7 @@ pub use super::row::{Kind, PREFIX, Row, Section};
 
 /// Every metric, in the order of the page.
 pub static TABLE: LazyLock<Vec<&'static Row>> = LazyLock::new(|| {
-    let sections = [traffic::ROWS, latency::ROWS, tokens::ROWS, cost::ROWS, sidecar::ROWS];
+    let sections = [traffic::ROWS, latency::ROWS, tokens::ROWS, cost::ROWS, models::ROWS, sidecar::ROWS];
     sections.into_iter().flatten().collect()
 });
 
@@ -37,7 +38,11 @@ mod tests {
     fn names_follow_the_conventions() {
         for row in TABLE.iter() {
             assert_eq!(row.name.ends_with("_total"), row.kind == Counter, "{}", row.name);
-            assert!(row.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", row.name);
+            assert!(
+                row.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}",
+                row.name
+            );
             assert!(!row.help.contains('\n') && row.help.ends_with('.'), "{}", row.name);
             assert!(!row.exemplars || matches!(row.kind, Histogram(_)), "{}", row.name);
             let twin = |other: &&&Row| other.name == row.name;
