@@ -8,7 +8,7 @@ use streamgauge::account::learned::Learned;
 use streamgauge::account::price::KINDS;
 use streamgauge::account::settle::{Counts, Finished, settle};
 use streamgauge::config::Config;
-use streamgauge::exchange::{DialectId, Ending, Name, Usage};
+use streamgauge::exchange::{DialectId, Ending, ModelNames, Name, Usage};
 use streamgauge::live::Origin;
 use streamgauge::observe::Observation;
 use streamgauge::sinks::request_log::Line;
@@ -149,6 +149,29 @@ async fn a_price_of_a_list_is_shown_and_used_for_alternatives_by_whichever_name_
     let of = "tenant=\"anonymous\",model=\"four\",alternative=\"big\",currency=\"USD\"";
     assert_eq!(sidecar.value("alternative_cost_total", of), 0.002);
     std::fs::remove_file(&file).unwrap();
+}
+
+/// The lists that are shipped can be used together, and each holds prices that hold now.
+#[test]
+fn every_shipped_list_is_right() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("prices");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let lists: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+    assert_eq!(lists.len(), 7);
+    let named: Vec<_> = lists.iter().map(|path| format!("{{file: {}}}", path.display())).collect();
+    let config = format!("upstream: http://u:1\nprices: [{}]\n", named.join(", "));
+    let models = Config::parse(&config, &[]).unwrap().models;
+    let day = put_together();
+    for (model, input) in [("gpt-4o-2024-08-06", 2.5), ("gpt-4o-mini", 0.15), ("claude-opus-4-1", 15.0)] {
+        let names = ModelNames { served: Some(Name::from(model)), ..ModelNames::default() };
+        let price = models.price(&names, day).map(|price| price.ordinary.rates.input.per_million());
+        assert_eq!(price, Some(input), "{model}");
+    }
+}
+
+/// 2026-11-26, when the lists were put together.
+fn put_together() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_651_200)
 }
 
 /// Numbers that look random and are the same in each run: xorshift.
