@@ -72,7 +72,7 @@ def test_the_upstreams_bytes_less_one_event(request, tmp_path, kind, path):
         assert sent.count(event) == 1
         sent = sent.replace(event + b"\n\n", b"")
     assert got == sent
-    assert injections(page) == {"asked": 1, "cut": len(usage), "refused": 0, "too_large": 0}
+    assert injections(page) == {"asked": 1, "cut": len(usage), "refused": 0, "too_large": 0, "too_slow": 0}
     assert (line["bytes_in"], line["bytes_out"]) == (len(body), len(got))
     assert (line["input_source"], line["output_source"], line["outcome"]) == ("reported", "reported", "completed")
 
@@ -138,7 +138,7 @@ def test_a_server_that_refuses_the_option_loses_no_request(tmp_path, ask):
         lines = sidecar.log()
         said = sidecar.program.err.read_text()
     assert [(line["code"], line["outcome"]) for line in lines] == [(200, "completed")] * 3
-    assert injections(page) == {"asked": 1, "cut": 0, "refused": 1, "too_large": 0}
+    assert injections(page) == {"asked": 1, "cut": 0, "refused": 1, "too_large": 0, "too_slow": 0}
     assert said.count("refuses stream_options.include_usage") == 1
 
 
@@ -147,4 +147,4 @@ def test_a_client_that_asks_itself_gets_what_it_asked_for(llama, tmp_path):
         answer = sdks.openai_chat_stream(Clients(sidecar.url))
         page = Scraper(sidecar.metrics_url).settled(started=1)
     assert answer.output_tokens > 0
-    assert injections(page) == {"asked": 0, "cut": 0, "refused": 0, "too_large": 0}
+    assert injections(page) == {"asked": 0, "cut": 0, "refused": 0, "too_large": 0, "too_slow": 0}
