@@ -139,8 +139,8 @@ def test_what_was_learned_from_reported_traffic_is_close(llama, untimed, tmp_pat
     silent = [log[f"number-{number}"] for number in range(STREAMS)]
     assert {(line["upstream"], line["output_source"]) for line in silent} == {("silent", "estimated")}
     estimated = sum(line["output_tokens"] for line in silent)
-    if leaving:  # a stream that was cut says nothing of its server
-        assert advice == 0
+    if leaving:  # only one that left behind the last event can have told
+        assert advice <= 1
         real = sum(tokens(llama, text) for text in texts)
     else:
         assert advice == 1
