@@ -8,10 +8,11 @@ use super::harness::{
     LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, STREAM_REQUEST, Sidecar, Upstream, Wire, chunk, post, token,
 };
 
-const INJECTING: &str = "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true}]";
+pub(crate) const INJECTING: &str =
+    "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true}]";
 
 /// [`STREAM_REQUEST`], made to ask.
-const ASKING: &str = r#"{"stream_options":{"include_usage":true},"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+pub(crate) const ASKING: &str = r#"{"stream_options":{"include_usage":true},"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 
 const FINISH: &str =
     "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
@@ -19,11 +20,11 @@ const USAGE: &str =
     "data: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
-const NO_SUCH_OPTION: &str =
+pub(crate) const NO_SUCH_OPTION: &str =
     r#"{"error":{"message":"Unknown parameter: 'stream_options'.","type":"invalid_request_error"}}"#;
 
 /// A stream that the upstream was made to report: the edited request has reached it.
-async fn asking(config: &str) -> (Sidecar, Upstream, Wire, Wire) {
+pub(crate) async fn asking(config: &str) -> (Sidecar, Upstream, Wire, Wire) {
     let (sidecar, mut upstream) = Sidecar::start(config);
     let mut client = sidecar.connect();
     client.write(post(STREAM_REQUEST)).await;
@@ -32,7 +33,7 @@ async fn asking(config: &str) -> (Sidecar, Upstream, Wire, Wire) {
     (sidecar, upstream, client, server)
 }
 
-fn answer(status: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

@@ -8,21 +8,10 @@ use tokio::io::AsyncWriteExt;
 use super::harness::{
     LAST_CHUNK, LAST_EVENTS, STREAM_HEAD, STREAM_REQUEST, Sidecar, Wire, chunk, post, token,
 };
+use super::inject::{ASKING, INJECTING, NO_SUCH_OPTION, answer, asking};
 
-const INJECTING: &str = "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true}]";
 const IN_TWO_SECONDS: &str =
     "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true, first_byte_timeout: 2s}]";
-const ASKING: &str = r#"{"stream_options":{"include_usage":true},"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
-const NO_SUCH_OPTION: &str =
-    r#"{"error":{"message":"Unknown parameter: 'stream_options'.","type":"invalid_request_error"}}"#;
-
-fn answer(status: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
 async fn sleep(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
@@ -40,11 +29,7 @@ async fn late_stream(sidecar: &Sidecar, mut client: Wire, mut server: Wire, paus
 
 #[tokio::test(start_paused = true)]
 async fn after_a_refusal_the_first_byte_has_its_full_time() {
-    let (sidecar, mut upstream) = Sidecar::start(IN_TWO_SECONDS);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(ASKING).await;
+    let (sidecar, mut upstream, client, mut server) = asking(IN_TWO_SECONDS).await;
     sleep(1_900).await;
     server.write(answer("400 Bad Request", NO_SUCH_OPTION)).await;
     let mut second = upstream.accept().await;
@@ -70,11 +55,7 @@ async fn a_slow_upload_takes_nothing_from_the_time_for_the_first_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn between_head_and_first_byte_the_time_is_up_all_the_same() {
-    let (sidecar, mut upstream) = Sidecar::start(IN_TWO_SECONDS);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(ASKING).await;
+    let (sidecar, _upstream, mut client, mut server) = asking(IN_TWO_SECONDS).await;
     server.write(STREAM_HEAD).await;
     client.read_to_close().await;
     let line = sidecar.exchange().await;
@@ -83,11 +64,7 @@ async fn between_head_and_first_byte_the_time_is_up_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_came_in_time_is_not_timed_out_while_its_body_is_looked_at() {
-    let (sidecar, mut upstream) = Sidecar::start(IN_TWO_SECONDS);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(ASKING).await;
+    let (sidecar, _upstream, mut client, mut server) = asking(IN_TWO_SECONDS).await;
     sleep(1_900).await;
     server.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 20\r\n\r\n{\"err").await;
     sleep(300).await;
@@ -101,11 +78,7 @@ async fn a_head_that_came_in_time_is_not_timed_out_while_its_body_is_looked_at()
 #[tokio::test(start_paused = true)]
 async fn a_server_that_closes_behind_its_refusal_fails_no_traffic() {
     for pause in [0, 1] {
-        let (sidecar, mut upstream) = Sidecar::start(INJECTING);
-        let mut client = sidecar.connect();
-        client.write(post(STREAM_REQUEST)).await;
-        let mut server = upstream.accept().await;
-        server.read_to(ASKING).await;
+        let (_sidecar, mut upstream, mut client, mut server) = asking(INJECTING).await;
         server.write(answer("400 Bad Request", NO_SUCH_OPTION)).await;
         sleep(pause).await; // it did not say that it would
         drop(server);
@@ -189,11 +162,7 @@ async fn a_400_in_chunks_passes_with_its_trailers() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_sealed_is_left_alone() {
-    let (sidecar, mut upstream) = Sidecar::start(INJECTING);
-    let mut client = sidecar.connect();
-    client.write(post(STREAM_REQUEST)).await;
-    let mut server = upstream.accept().await;
-    server.read_to(ASKING).await;
+    let (sidecar, _upstream, mut client, mut server) = asking(INJECTING).await;
     let events = token("a") + LAST_EVENTS;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Digest: sha-256=:x:\r\n";
     server.write(format!("{head}Content-Length: {}\r\n\r\n{events}", events.len())).await;

@@ -22,11 +22,6 @@ impl Tokens {
     /// No tokens.
     pub const NONE: Self = Self { input: 0, output: 0 };
 
-    /// Both together.
-    pub const fn all(self) -> u64 {
-        self.input.saturating_add(self.output)
-    }
-
     #[must_use]
     fn plus(self, other: Self) -> Self {
         self.with(other, u64::saturating_add)
@@ -119,11 +114,6 @@ impl<K: Clone + Eq + Hash> Meter<K> {
     /// The series of exchanges that are open.
     pub fn open(&self) -> impl Iterator<Item = &K> {
         self.open.values().map(|open| &open.series)
-    }
-
-    /// Whether something of this exchange has been added before its end.
-    pub fn is_open(&self, number: u64) -> bool {
-        self.open.contains_key(&number)
     }
 
     /// Forgets what series owe that are no more.
@@ -235,7 +225,7 @@ mod tests {
                 prop_assert_eq!(counters.sum(), known.plus(meter.owed()), "after step {}", place);
             }
             for number in 0..6 {
-                if meter.is_open(number) {
+                if meter.open.contains_key(&number) {
                     settled = settled.plus(tokens(3, 3));
                     counters.add(meter.settle(number, Some(3), Some(3), 0));
                 }

@@ -67,9 +67,8 @@ impl Metrics {
 
     /// What an exchange asked for, unless that was told while it ran.
     pub(super) fn reserve(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
-        if let Some(tokens) = exchange.reserved
-            && !self.flows.0.lock().reserved.remove(&exchange.number)
-        {
+        let was_told = self.flows.0.lock().reserved.remove(&exchange.number);
+        if let Some(tokens) = exchange.reserved.filter(|_| !was_told) {
             self.add(Id::ReservedTokens, labels, tokens, now);
         }
     }

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::catalog::{Id, Row, Section, TABLE};
+use super::catalog::{Id, Kind, Row, Section, TABLE};
 use super::family::Block;
 use super::labels::{Key, Label, Labels};
 use super::{Metrics, Store};
 use crate::exchange::Name;
 use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
-
-/// What upstreams say of their limits.
-const LIMITS: [Id; 3] = [Id::UpstreamLimit, Id::UpstreamLimitRemaining, Id::UpstreamLimitReset];
 
 /// One upstream at the moment of a scrape. Started and ended are read once, so that every page adds up.
 #[derive(Debug, Default)]
@@ -34,21 +31,9 @@ impl Metrics {
         let mut series: usize = blocks.iter().map(Block::series).sum();
         let process = std::mem::take(&mut blocks);
         for (row, store) in TABLE.iter().zip(&self.stores) {
-            let block = match (self.read(row.id, &pulses, series), store) {
-                _ if row.id == Id::TokensLastMinute => {
-                    Block::of_values(row, &self.tokens_last_minute(self.clock.now()))
-                }
-                (None, Store::Read) if row.section == Section::Models => {
-                    Block::of_values(row, &self.of_models(row.id))
-                }
-                _ if row.id == Id::HardwareCost => {
-                    Block::of_values(row, &self.hardware_cost(self.clock.now()))
-                }
-                _ if row.id == Id::PricePerMillionTokens => Block::of_values(row, &self.prices()),
-                _ if LIMITS.contains(&row.id) => {
-                    Block::of_values(row, &self.told_limits(row.id, self.clock.now()))
-                }
-                (Some(values), _) => Block::of_values(row, &picked(row, values)),
+            let values = self.keyed(row).or_else(|| Some(picked(row, self.read(row.id, &pulses, series)?)));
+            let block = match (values, store) {
+                (Some(values), _) => Block::of_values(row, &values),
                 (None, Store::Counters(family)) => family.collect(),
                 (None, Store::Wide(family)) => family.collect(),
                 (None, Store::Histograms(family)) => family.collect(),
@@ -60,6 +45,21 @@ impl Metrics {
         blocks.extend(process);
         blocks.retain(|block| block.series() > 0);
         blocks
+    }
+
+    /// The values of a metric that has a file of its own to tell them.
+    fn keyed(&self, row: &Row) -> Option<Vec<(Key, f64)>> {
+        let now = self.clock.now();
+        match row.id {
+            Id::TokensLastMinute => Some(self.tokens_last_minute(now)),
+            Id::HardwareCost => Some(self.hardware_cost(now)),
+            Id::PricePerMillionTokens => Some(self.prices()),
+            id @ (Id::UpstreamLimit | Id::UpstreamLimitRemaining | Id::UpstreamLimitReset) => {
+                Some(self.told_limits(id, now))
+            }
+            id if row.section == Section::Models && row.kind == Kind::Gauge => Some(self.of_models(id)),
+            _ => None,
+        }
     }
 
     fn pulses(&self) -> BTreeMap<Name, Pulse> {
