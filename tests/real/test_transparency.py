@@ -112,7 +112,8 @@ def digest(answer: Message) -> str:
 def test_no_chunk_is_delayed_more_than_by_nginx(tmp_path, streams, interval_ms):
     """One-way delay of each chunk: straight, through nginx and through the sidecar, in the same rounds.
 
-    What else runs on the machine spoils single measurements: the middle one of three decides.
+    A guard against whatever holds a chunk back: Nagle's algorithm (40 ms), a timer, a flush that is forgotten. nginx's
+    own delay is 35 us in one round and 55 us in the next, so how close the two are is `scripts/bench-proxy delay` to say.
     """
     with (
         programs.python("clock_upstream.py", tmp_path, str(interval_ms)) as upstream,
@@ -120,9 +121,8 @@ def test_no_chunk_is_delayed_more_than_by_nginx(tmp_path, streams, interval_ms):
         programs.sidecar(upstream, tmp_path) as sidecar,
     ):
         ways = {"straight": upstream, "nginx": nginx, "sidecar": sidecar.address}
-        measured = (measure(ways, streams, interval_ms / 1000) for _ in range(3))
-        ratios = [added["sidecar"] / added["nginx"] for added in measured]
-        assert median(ratios) <= 1.25, ratios
+        added = measure(ways, streams, interval_ms / 1000)
+        assert added["sidecar"] <= 3 * added["nginx"] + 50_000, added
 
 
 def measure(ways: dict[str, tuple[str, int]], streams: int, interval: float) -> dict[str, float]:
