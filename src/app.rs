@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Control};
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::counting::Tokenizers;
@@ -102,8 +103,10 @@ impl App {
         let clock = Clock::start();
         let vitals = Arc::new(Vitals::default());
         let live = Arc::new(LiveTable::default());
+        let admission = Arc::new(Admission::new(clock, &config.limit_store)?);
         let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock);
-        let metrics = Arc::new(metrics.context("could not make the metrics")?);
+        let metrics = metrics.context("could not make the metrics")?.with_windows(Arc::clone(&admission));
+        let metrics = Arc::new(metrics);
         let request_log = RequestLog::open(&config.request_log, Arc::clone(&vitals))
             .context("could not open the request log")?
             .map(Arc::new);
@@ -111,19 +114,25 @@ impl App {
         let admin_port = bind(config.admin, "admin").await?;
         let (data, admin) = (data_port.local_addr()?, admin_port.local_addr()?);
 
-        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::new(Notices::default())];
+        let mut sinks: Vec<Arc<dyn Sink>> =
+            vec![Arc::clone(&metrics) as _, Arc::clone(&admission) as _, Arc::new(Notices::default())];
         sinks.extend(request_log.iter().map(|log| Arc::clone(log) as Arc<dyn Sink>));
         sinks.extend(extra);
-        let idle = Arc::clone(&metrics);
+        let (idle, charged, windows) = (Arc::clone(&metrics), Arc::clone(&admission), Arc::clone(&admission));
         let tokenizers = Arc::new(Tokenizers::default());
         warn_of(&config);
         tokenizers.load(&config.models)?;
-        let sweep = move |now| idle.sweep_idle(now);
+        let sweep = move |now| {
+            idle.sweep_idle(now);
+            charged.sweep();
+        };
+        let expectations = Arc::clone(&admission.expectations);
         let (places, pipeline) =
-            Pipeline::new(Arc::clone(&live), clock, Arc::clone(&tokenizers), sinks, sweep)
+            Pipeline::new(Arc::clone(&live), clock, Arc::clone(&tokenizers), expectations, sinks, sweep)
                 .context("could not start the thread that counts tokens")?;
         let routes = Routes::new(config, &vitals, clock, Dial::Network)?;
-        let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
+        let proxy =
+            Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, Arc::clone(&tokenizers)));
         let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
         let drain = CancellationToken::new();
         let core = Arc::new(Core { proxy: Arc::clone(&proxy), metrics, tokenizers, shell, drain, seen });
@@ -148,6 +157,8 @@ impl App {
             admin_stop,
             core,
         };
+        let stop = app.pipeline_stop.clone();
+        runtimes.accounts.spawn(async move { windows.keep_in_touch(stop).await });
         app.watch_file(runtimes);
         Ok(app)
     }
@@ -292,6 +303,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
             "metrics.tenant_on_histograms",
             before.metrics.tenant_on_histograms != after.metrics.tenant_on_histograms,
         ),
+        ("limit_store", before.limit_store != after.limit_store),
         ("request_log", before.request_log != after.request_log),
     ]
     .into_iter()

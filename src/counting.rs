@@ -50,6 +50,13 @@ impl Tokenizers {
         Ok(())
     }
 
+    /// How many tokens the prompt of a request with this body is; none where nothing counts it.
+    pub fn count_prompt(&self, name: &TokenizerName, body: &[u8]) -> Option<u64> {
+        let tokenizer = self.get(name)?;
+        let count = || Some(prompt::count(&tokenizer, name.is_openai(), &serde_json::from_slice(body).ok()?));
+        catch_unwind(AssertUnwindSafe(count)).ok().flatten().map(|counted| counted.tokens)
+    }
+
     fn loaded(&self, name: &TokenizerName) -> Option<Arc<Tokenizer>> {
         self.0.lock().get(name).map(Arc::clone)
     }

@@ -34,6 +34,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod clock;

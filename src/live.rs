@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
-use crate::exchange::{DialectId, InputBand, ModelNames, Name, Usage};
+use crate::exchange::{DialectId, InputBand, Limited, ModelNames, Name, Usage};
 
 /// What was known when the exchange began.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Live {
     first_token: AtomicU64,
     first_token_told: AtomicBool,
     named: OnceLock<Accepted>,
+    limited: OnceLock<Box<Limited>>,
+    limited_told: AtomicBool,
     events: AtomicU64,
     text: AtomicU64,
     input: AtomicU64,
@@ -97,6 +99,8 @@ impl Live {
             first_token: AtomicU64::new(NONE),
             first_token_told: AtomicBool::new(false),
             named: OnceLock::new(),
+            limited: OnceLock::new(),
+            limited_told: AtomicBool::new(false),
             events: AtomicU64::new(0),
             text: AtomicU64::new(0),
             input: AtomicU64::new(NONE),
@@ -144,6 +148,23 @@ impl Live {
     pub fn take_first_token(&self) -> Option<(Moment, &Accepted)> {
         let found = self.first_token()?;
         (!self.first_token_told.swap(true, Ordering::AcqRel)).then_some(found)
+    }
+
+    /// Keeps what our own limits did to it.
+    pub fn set_limited(&self, limited: Limited) {
+        // It is asked for once.
+        let _ = self.limited.set(Box::new(limited));
+    }
+
+    /// What our own limits did to it, as far as is known.
+    pub fn limited(&self) -> Option<&Limited> {
+        self.limited.get().map(Box::as_ref)
+    }
+
+    /// The same, handed out once: to whoever counts it.
+    pub fn take_limited(&self) -> Option<&Limited> {
+        let limited = self.limited()?;
+        (!self.limited_told.swap(true, Ordering::Relaxed)).then_some(limited)
     }
 
     /// Since when the client has been waiting for a first token; none where none is to come or it came.

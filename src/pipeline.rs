@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
-use crate::account::learned::{Estimate, Learned};
+use crate::account::learned::{Estimate, Expectations, Learned};
 use crate::account::meter::Tokens;
 use crate::account::model::TokenizerName;
 use crate::account::settle::{Counts, Finished, settle};
@@ -83,6 +84,8 @@ pub struct Pipeline {
     live: Arc<LiveTable>,
     clock: Clock,
     learned: Learned,
+    /// Where what was learned is published.
+    expectations: Arc<ArcSwap<Expectations>>,
     counting: Counting<Purpose>,
     counted: UnboundedReceiver<(Counts, Purpose)>,
     /// How many are being counted.
@@ -117,6 +120,7 @@ impl Pipeline {
         live: Arc<LiveTable>,
         clock: Clock,
         tokenizers: Arc<Tokenizers>,
+        expectations: Arc<ArcSwap<Expectations>>,
         sinks: Vec<Arc<dyn Sink>>,
         sweep: impl FnMut(Moment) + Send + 'static,
     ) -> std::io::Result<(Places, Self)> {
@@ -127,6 +131,7 @@ impl Pipeline {
             live,
             clock,
             learned: Learned::default(),
+            expectations,
             counting: Counting::start(tokenizers, done)?,
             counted,
             waiting: 0,
@@ -174,8 +179,12 @@ impl Pipeline {
     fn look(&mut self) {
         self.looks += 1;
         let tells_flow = self.looks.is_multiple_of(FLOW_EVERY);
+        if tells_flow && let Some(news) = self.learned.news() {
+            self.expectations.store(Arc::new(news));
+        }
         for live in self.live.snapshot() {
             self.first_token(&live);
+            self.limited(&live);
             if tells_flow {
                 self.flow(&live);
             }
@@ -208,10 +217,17 @@ impl Pipeline {
         }
     }
 
+    fn limited(&self, live: &Live) {
+        if let Some(limited) = live.take_limited() {
+            self.tell(&Fact::Limited { origin: &live.origin, limited });
+        }
+    }
+
     fn settle(&mut self, note: Note) {
         let Note { finished, kept, live, config } = note;
         live.take();
         self.first_token(&live);
+        self.limited(&live);
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
         let lacks = finished.lacks();
         let (is_whole, lacks_first) = (finished.is_whole(), finished.lacks_first_event());

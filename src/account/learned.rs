@@ -47,6 +47,12 @@ const FORMAT: f64 = 256.0;
 /// How much of the mean of what the format adds one prompt is.
 const FORMAT_SHARE: f64 = 0.05;
 
+/// How many tokens an answer is expected to have where none was seen yet.
+const ANSWER: f64 = 500.0;
+
+/// How much of the mean length of answers one of them is.
+const ANSWER_SHARE: f64 = 0.05;
+
 /// An event is taken for so many tokens as those were whose tokens are known, unless the events of its upstream hold so
 /// many times as much text, or as little: then that one cuts them elsewhere.
 const UNUSUAL: f64 = 1.6;
@@ -56,6 +62,42 @@ const UNUSUAL: f64 = 1.6;
 pub struct Learned {
     models: HashMap<Name, Model>,
     lessons: u64,
+    /// As many as have been published.
+    published: u64,
+}
+
+/// What requests are expected to come to, by the model's label: what of [`Learned`] is told before there is an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Expectations(HashMap<Name, Expected>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    input: Ratio,
+    format: Option<f64>,
+    answer: Option<f64>,
+}
+
+impl Expected {
+    fn input(self, bytes: u64) -> Estimate {
+        let text = self.input.estimate(bytes);
+        Estimate { tokens: text.tokens + self.format.unwrap_or(0.0), ..text }
+    }
+}
+
+impl Expectations {
+    /// Input tokens that so much text is.
+    pub fn input(&self, model: Option<&Name>, bytes: u64) -> u64 {
+        self.of(model).input(bytes).likely()
+    }
+
+    /// How many tokens an answer has.
+    pub fn answer(&self, model: Option<&Name>) -> u64 {
+        self.of(model).answer.unwrap_or(ANSWER) as u64
+    }
+
+    fn of(&self, model: Option<&Name>) -> Expected {
+        model.and_then(|model| self.0.get(model)).copied().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,6 +107,8 @@ struct Model {
     /// Tokens that the format adds to a prompt: the mean of short ones, once there was one.
     format: Option<f64>,
     output: Ratio,
+    /// The mean length of answers, in tokens, once there was one.
+    answer: Option<f64>,
     /// Of streams: token events and the tokens in them. Most servers send an event for each token, which tells more
     /// than its bytes; where they don't, these differ from stream to stream.
     events: Ratio,
@@ -114,9 +158,7 @@ impl Estimate {
 impl Learned {
     /// Input tokens that so much text is.
     pub fn input(&self, model: Option<&Name>, bytes: u64) -> Estimate {
-        let Some(model) = self.find(model) else { return Ratio::default().estimate(bytes) };
-        let text = model.input.estimate(bytes);
-        Estimate { tokens: text.tokens + model.format.unwrap_or(0.0), ..text }
+        self.find(model).map(Model::expected).unwrap_or_default().input(bytes)
     }
 
     /// Output tokens that so much text from this upstream is; none where nobody knows how much there is.
@@ -125,6 +167,13 @@ impl Learned {
         let Some(model) = self.find(model) else { return Some(Ratio::default().estimate(bytes)) };
         let by_events = text.events.filter(|n| model.has_usual_events(upstream, bytes, *n));
         Some(by_events.map_or_else(|| model.output.estimate(bytes), |n| model.events.estimate(n)))
+    }
+
+    /// What requests are expected to come to, where that has changed since it was last asked for.
+    pub fn news(&mut self) -> Option<Expectations> {
+        let is_new = std::mem::replace(&mut self.published, self.lessons) != self.lessons;
+        let all = || self.models.iter().map(|(name, model)| (name.clone(), model.expected()));
+        is_new.then(|| Expectations(all().collect()))
     }
 
     fn find(&self, model: Option<&Name>) -> Option<&Model> {
@@ -141,7 +190,8 @@ impl Learned {
         let output = pair(text.output, visible).filter(|told| is_text(*told));
         let events = output.and_then(|(_, tokens)| pair(text.events, Some(tokens)));
         let shape = pair(text.output, text.events);
-        if input.is_none() && output.is_none() && shape.is_none() {
+        let answer = known(exchange.output).filter(|_| exchange.dialect.generates());
+        if input.is_none() && answer.is_none() && shape.is_none() {
             return;
         }
         self.lessons += 1;
@@ -153,6 +203,10 @@ impl Learned {
             if let Some(told) = told {
                 ratio.add(told);
             }
+        }
+        if let Some(tokens) = answer {
+            let mean = model.answer.unwrap_or(tokens as f64);
+            model.answer = Some(mean + ANSWER_SHARE * (tokens as f64 - mean));
         }
         if let Some((bytes, events)) = shape {
             model.saw(&exchange.upstream, bytes, events);
@@ -183,6 +237,10 @@ fn is_text((bytes, tokens): (u64, u64)) -> bool {
 }
 
 impl Model {
+    fn expected(&self) -> Expected {
+        Expected { input: self.input, format: self.format, answer: self.answer }
+    }
+
     fn learn_input(&mut self, (bytes, tokens): (u64, u64)) {
         if bytes < LONG_PROMPT {
             let format = tokens as f64 - self.input.estimate(bytes).tokens;
@@ -322,7 +380,7 @@ mod tests {
             model.output.add((bytes, tokens));
             model.events.add((events, tokens));
         }
-        Learned { models: [(Name::from("m"), model)].into_iter().collect(), lessons: 0 }
+        Learned { models: [(Name::from("m"), model)].into_iter().collect(), lessons: 0, published: 0 }
     }
 
     /// What so many bytes and events are estimated at that come from an upstream whose streams were so before.

@@ -6,6 +6,7 @@ pub mod learned;
 pub mod meter;
 pub mod model;
 pub mod price;
+pub mod quota;
 pub mod settle;
 pub mod tenant;
 pub mod tokenize;

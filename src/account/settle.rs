@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::dialect::RequestFacts;
 use crate::exchange::{
-    Cost, Count, DialectId, Ending, Exchange, InputBand, ModelNames, Name, Outcome, Timing, Unpriced,
+    Cost, Count, DialectId, Ending, Exchange, InputBand, Limited, ModelNames, Name, Outcome, Timing, Unpriced,
 };
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
@@ -31,6 +31,8 @@ pub struct Finished {
     pub overhead_response: Duration,
     /// Exchanges open when this one began.
     pub in_flight_at_start: u64,
+    /// What our own limits did to it.
+    pub limited: Option<Box<Limited>>,
 }
 
 /// What was counted of an exchange's text, where it was.
@@ -114,6 +116,7 @@ pub fn settle(
         cost: bill.cost,
         alternatives: bill.alternatives,
         limits: clocks.head.zip(seen.limits),
+        limited: finished.limited,
         chunks: seen.chunks,
         undecodable: seen.undecodable,
         bytes_in: seen.bytes_in,

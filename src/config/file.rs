@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
+use super::limit::{self, LimitEntry, StoreEntry};
 use super::model::ModelEntry;
 use super::price::{Few, PricesEntry};
 use super::tenant::TenantsEntry;
@@ -35,6 +36,9 @@ pub struct File {
     models: Vec<ModelEntry>,
     #[serde(skip_serializing_if = "Few::is_empty")]
     prices: Few<PricesEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LimitEntry>,
+    limit_store: StoreEntry,
     metrics: MetricsEntry,
     request_log: RequestLogEntry,
 }
@@ -51,6 +55,8 @@ impl Default for File {
             tenants: TenantsEntry::default(),
             models: Vec::new(),
             prices: Few::default(),
+            limits: Vec::new(),
+            limit_store: StoreEntry::default(),
             metrics: MetricsEntry::default(),
             request_log: RequestLogEntry::default(),
         }
@@ -237,6 +243,8 @@ impl File {
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
             tenants: self.tenants.resolve(&Place::new().key("tenants"))?,
+            limits: limit::resolve(&self.limits, &models)?,
+            limit_store: self.limit_store.0.clone(),
             models: Arc::new(models),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit.0,

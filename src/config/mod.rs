@@ -4,6 +4,7 @@
 mod error;
 pub mod file;
 mod hardware;
+mod limit;
 mod model;
 mod price;
 mod tenant;
@@ -17,9 +18,10 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use file::File;
-pub use value::{Listen, UpstreamUrl};
+pub use value::{Listen, SecretUrl, UpstreamUrl};
 
 use crate::account::model::Models;
+use crate::account::quota::Limits;
 use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
@@ -40,6 +42,10 @@ pub struct Config {
     pub tenants: Tenants,
     /// Which models are known by name.
     pub models: Arc<Models>,
+    /// How many tokens tenants may use.
+    pub limits: Limits,
+    /// Where replicas share what is used of them.
+    pub limit_store: LimitStore,
     /// The exposition.
     pub metrics: Metrics,
     /// The log of exchanges.
@@ -66,6 +72,16 @@ impl Config {
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.file).unwrap_or_default()
     }
+}
+
+/// Where limits' windows are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LimitStore {
+    /// In this process.
+    #[default]
+    Memory,
+    /// On a server that speaks Redis' protocol, for all replicas.
+    Redis(SecretUrl),
 }
 
 /// The exposition's limits.

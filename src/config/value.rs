@@ -104,6 +104,33 @@ impl Serialize for Limit {
     }
 }
 
+/// A URL that may have a password, which is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretUrl(pub(super) String);
+
+impl SecretUrl {
+    /// All of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let hidden = if host.len() < authority.len() { "***@" } else { "" };
+        write!(f, "{scheme}://{hidden}{host}{path}")
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A share, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Share(pub(super) f64);

@@ -1,6 +1,7 @@
 //! One exchange: a request and its answer, as the accounts plane tells it. Plain data; only
 //! [`crate::account::settle`] makes one.
 
+mod limited;
 pub mod limits;
 pub mod outcome;
 pub mod timing;
@@ -14,6 +15,7 @@ use smol_str::SmolStr;
 
 use crate::clock::Moment;
 
+pub use limited::{HitAction, Limited};
 pub use limits::{LimitKind, Reset, UpstreamLimit, UpstreamLimits};
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
@@ -241,6 +243,8 @@ pub struct Exchange {
     pub alternatives: Vec<(Name, Cost)>,
     /// What the answer's head said of the upstream's rate limits, and when it came.
     pub limits: Option<(Moment, Box<UpstreamLimits>)>,
+    /// What our own limits did to it; none where nothing limits it.
+    pub limited: Option<Box<Limited>>,
     /// Events that carried at least one token.
     pub chunks: u64,
     /// Events that its dialect could not read.

@@ -135,6 +135,12 @@ impl Observer {
         self.seen.request.as_ref()
     }
 
+    /// What the part of the request's body told that has passed.
+    pub fn request_so_far(&self) -> Option<RequestFacts> {
+        let so_far = || Some(self.dialect?.request(self.request.as_ref()?.so_far()));
+        self.seen.request.clone().or_else(so_far)
+    }
+
     /// The model that the answer names, as far as it was read.
     pub fn served(&self) -> Option<&Name> {
         self.seen.served.as_ref()

@@ -1,6 +1,7 @@
 //! The data plane: takes a request in, sends it on, passes the answer back, and lets an observer see both.
 //! Decides nothing about tokens or money, and waits for nobody who counts them.
 
+mod admit;
 mod connect;
 mod deadline;
 mod headers;
@@ -29,10 +30,13 @@ use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Admission, Refusal};
 use crate::clock::{Clock, Moment};
+use crate::counting::Tokenizers;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{DialectId, Ending, Name, Unobserved};
 use crate::live::{LiveTable, Origin};
@@ -41,6 +45,7 @@ use crate::pipeline::Places;
 use crate::vitals::Vitals;
 use crate::wire::Budget;
 use crate::wire::encoding::MEMORY_IN_ALL;
+use admit::Applicant;
 use connect::Line;
 use deadline::Deadline;
 use reply::Trouble;
@@ -69,6 +74,12 @@ pub struct Proxy {
     pub live: Arc<LiveTable>,
     /// Where records go.
     pub places: Places,
+    /// Who may go.
+    pub admission: Arc<Admission>,
+    /// What counts prompts before they are sent.
+    tokenizers: Arc<Tokenizers>,
+    /// Turns in counting them.
+    counting: Semaphore,
     /// Connections and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the time to drain is over.
@@ -84,6 +95,10 @@ pub struct Proxy {
     kept: Arc<Budget>,
 }
 
+/// How many prompts are counted at once before they are sent; others wait for their turn. More would take the
+/// processors from traffic.
+const COUNTING: usize = 2;
+
 /// How much of all exchanges' text is kept to be counted; beyond it an exchange's tokens are estimated.
 const KEPT_IN_ALL: usize = 64 << 20;
 
@@ -95,6 +110,8 @@ impl Proxy {
         vitals: Arc<Vitals>,
         live: Arc<LiveTable>,
         places: Places,
+        admission: Arc<Admission>,
+        tokenizers: Arc<Tokenizers>,
     ) -> Self {
         Self {
             routes: ArcSwap::from_pointee(routes),
@@ -102,6 +119,9 @@ impl Proxy {
             vitals,
             live,
             places,
+            admission,
+            tokenizers,
+            counting: Semaphore::new(COUNTING),
             tasks: TaskTracker::new(),
             cut: CancellationToken::new(),
             is_cutting: AtomicBool::new(false),
@@ -165,6 +185,7 @@ impl Begun {
             .as_ref()
             .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
         let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
+        let holds = routes.config.limits.hold(&recording.watch().origin().tenant);
         drop(routes);
         let dialect = dialect.ok();
         let watch = Arc::clone(recording.watch());
@@ -182,7 +203,11 @@ impl Begun {
         let upload = Upload::new(incoming, watch, started);
         let deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
         let now = proxy.clock.now();
-        let sending = if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
+        let sending = if let Some(dialect) = dialect.filter(|_| holds && !is_upgrade) {
+            let (proxy, upstream) = (Arc::clone(&proxy), Arc::clone(&upstream));
+            let watch = Arc::clone(recording.watch());
+            Applicant { proxy, upstream, dialect, upload: Arc::clone(&upload), watch }.send(head)
+        } else if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
             upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now)
@@ -214,10 +239,13 @@ impl Begun {
             Answered::Head(answer) => {
                 pass_on(&proxy, answer, recording, &client, downstream, deadline, upload)
             }
-            Answered::Nothing(error) => {
-                upstream.tell(&*error, proxy.clock.now());
-                fail(recording, Trouble::of(&*error))
-            }
+            Answered::Nothing(error) => match error.downcast::<Refusal>() {
+                Ok(refusal) => refuse(recording, dialect, &refusal),
+                Err(error) => {
+                    upstream.tell(&*error, proxy.clock.now());
+                    fail(recording, Trouble::of(&*error))
+                }
+            },
             Answered::ClientGone => {
                 // Nobody reads it.
                 let answer = Trouble::ClosedEarly.answer(dialect, recording.request_id().as_str());
@@ -227,6 +255,18 @@ impl Begun {
             Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
         })
     }
+}
+
+/// Answers a request that a limit of ours has no room for.
+fn refuse(
+    mut recording: Recording,
+    dialect: Option<&dyn Dialect>,
+    refusal: &Refusal,
+) -> Response<AnswerBody> {
+    let answer = reply::too_many_tokens(refusal, dialect, recording.request_id().as_str());
+    recording.own_answer(answer.status().as_u16(), reply::DENIED);
+    recording.finish(Ending::Rejected);
+    answer.map(Either::Right)
 }
 
 /// Who asked what, where.

@@ -1,14 +1,21 @@
 //! Answers of our own: few, in the dialect's shape, and marked as ours (`Proxy-Status`, RFC 9209).
 
 use super::connect::ConnectError;
+use crate::admission::Refusal;
 use crate::dialect::{DIALECTS, Dialect, OwnError};
 use crate::exchange::Ending;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// Read by OpenAI's and Anthropic's clients, which try again otherwise.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why we answer ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,17 +117,53 @@ impl Trouble {
     /// The answer. Where no dialect is known, the first one's shape is what most clients read.
     pub(super) fn answer(self, dialect: Option<&dyn Dialect>, request_id: &str) -> Response<Full<Bytes>> {
         let (status, kind, message) = self.words();
-        let message = format!("streamgauge: {message}");
-        let error = OwnError { status: status.as_u16(), message: &message, request_id };
-        let body = dialect.or(DIALECTS.first().copied()).map(|dialect| dialect.error_body(&error));
-        let mut response = Response::new(Full::from(body.unwrap_or_default()));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Ok(value) = HeaderValue::from_str(&format!("streamgauge; error={kind}")) {
-            response.headers_mut().insert(PROXY_STATUS, value);
-        }
-        response
+        own_answer(status, kind, message, dialect, request_id)
     }
+}
+
+/// The error type of RFC 9209 of a request that we refuse; also the class in the request log.
+pub(super) const DENIED: &str = "http_request_denied";
+
+/// The answer to a request that a limit has no room for, with what clients of OpenAI's API know of when to come again.
+pub(super) fn too_many_tokens(
+    refusal: &Refusal,
+    dialect: Option<&dyn Dialect>,
+    request_id: &str,
+) -> Response<Full<Bytes>> {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let mut response = own_answer(status, DENIED, &refusal.to_string(), dialect, request_id);
+    let headers = response.headers_mut();
+    headers.insert(X_RATELIMIT_LIMIT, refusal.limit.into());
+    headers.insert(X_RATELIMIT_REMAINING, refusal.limit.saturating_sub(refusal.used).into());
+    match refusal.wait {
+        Some(wait) => {
+            headers.insert(RETRY_AFTER, (wait.as_millis().div_ceil(1000).max(1) as u64).into());
+            if let Ok(value) = HeaderValue::from_str(&format!("{}s", wait.as_millis() as f64 / 1e3)) {
+                headers.insert(X_RATELIMIT_RESET, value);
+            }
+        }
+        None => drop(headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"))),
+    }
+    response
+}
+
+fn own_answer(
+    status: StatusCode,
+    kind: &str,
+    message: &str,
+    dialect: Option<&dyn Dialect>,
+    request_id: &str,
+) -> Response<Full<Bytes>> {
+    let message = format!("streamgauge: {message}");
+    let error = OwnError { status: status.as_u16(), message: &message, request_id };
+    let body = dialect.or(DIALECTS.first().copied()).map(|dialect| dialect.error_body(&error));
+    let mut response = Response::new(Full::from(body.unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(value) = HeaderValue::from_str(&format!("streamgauge; error={kind}")) {
+        response.headers_mut().insert(PROXY_STATUS, value);
+    }
+    response
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,10 +12,11 @@ use tokio::sync::mpsc::OwnedPermit;
 use super::Proxy;
 use super::upload::READ_AHEAD_IN_ALL;
 use crate::account::settle::{Finished, ask};
+use crate::admission::Asking;
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::dialect::Dialect;
-use crate::exchange::{Ending, Name, Unobserved};
+use crate::dialect::{Dialect, RequestFacts};
+use crate::exchange::{DialectId, Ending, Limited, Name, Unobserved};
 use crate::live::{Accepted, Live, Origin};
 use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
@@ -30,9 +31,61 @@ pub(super) struct Watch {
     config: Arc<Config>,
     proxy: Arc<Proxy>,
     upstream: Arc<UpstreamVitals>,
+    /// Nanoseconds that the request was held for other reasons than a limit that had no room.
+    held: AtomicU64,
 }
 
 impl Watch {
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.live.origin
+    }
+
+    /// What the part of the request told that has been seen, and the model's label by it.
+    pub(super) fn asked(&self) -> (RequestFacts, Option<Name>) {
+        let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
+        let model = self.config.models.names(facts.model.as_ref(), None).label(true).cloned();
+        (facts, model)
+    }
+
+    /// What a request may come to, in tokens: its prompt, counted or by its text, and the longest answer that it asks
+    /// for, else one as its model's are.
+    pub(super) fn expected(&self, facts: &RequestFacts, model: Option<&Name>, prompt: Option<u64>) -> u64 {
+        let expectations = self.proxy.admission.expectations.load();
+        let answer = || expectations.answer(model).saturating_mul(u64::from(facts.choices.max(1)));
+        let answer =
+            if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
+        prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+    }
+
+    /// Keeps what limits did to it.
+    pub(super) fn limited(&self, limited: Limited) {
+        self.live.set_limited(limited);
+    }
+
+    /// Adds time for which the request was held, but for lack of room.
+    pub(super) fn add_overhead(&self, spent: Duration) {
+        self.held.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Charges a request whose limits are only observed.
+    fn observe_limits(&self) {
+        let Origin { tenant, number, dialect, .. } = &self.live.origin;
+        let limits = &self.config.limits;
+        if *dialect == DialectId::UNKNOWN || !limits.watch(tenant) || limits.hold(tenant) {
+            return;
+        }
+        let (facts, model) = self.asked();
+        let tokens = self.expected(&facts, model.as_ref(), None);
+        let asking = Asking { number: *number, tenant, model: model.as_ref(), tokens };
+        if let Some(limited) = self.proxy.admission.observe(limits, asking) {
+            self.limited(limited);
+        }
+    }
+
     /// Lets the observer see something. A panic in it ends the observation, never the traffic.
     fn observe<T>(&self, see: impl FnOnce(&mut Observer) -> T) -> Option<T> {
         let mut slot = self.observer.lock();
@@ -73,6 +126,7 @@ impl Watch {
             observer.awaits_token()
         });
         self.live.set_awaits_token(awaits.unwrap_or(false));
+        self.observe_limits();
     }
 
     pub(super) fn response_chunk(&self, bytes: &[u8], at: Moment) {
@@ -174,6 +228,7 @@ impl Recording {
                 config,
                 proxy: Arc::clone(proxy),
                 upstream,
+                held: AtomicU64::new(0),
             }),
         }
     }
@@ -267,21 +322,26 @@ impl Drop for Recording {
             Some(Stop::NoMemory) => proxy.vitals.failures(ObservationFailure::DecoderMemory).add_one(),
             None => {}
         }
+        let held = Duration::from_nanos(self.watch.held.load(Ordering::Relaxed));
+        let live = Arc::clone(&self.watch.live);
         let finished = Finished {
-            origin: self.watch.live.origin.clone(),
+            origin: live.origin.clone(),
             observation,
             ending,
             connect: self.connect,
-            overhead_request: self.overhead_request,
+            overhead_request: self.overhead_request.map(|overhead| overhead + held),
             overhead_response: self.overhead_response,
             in_flight_at_start: self.in_flight_at_start,
+            limited: live.limited().cloned().map(Box::new),
         };
-        let live = Arc::clone(&self.watch.live);
         match self.place.take() {
             Some(place) => {
                 drop(place.send(Note { finished, kept, live, config: Arc::clone(&self.watch.config) }))
             }
-            None => proxy.vitals.dropped(DropStage::Channel).add_one(),
+            None => {
+                proxy.vitals.dropped(DropStage::Channel).add_one();
+                proxy.admission.settle(self.watch.live.origin.number, &self.watch.live.origin.tenant, None);
+            }
         }
         proxy.live.remove(self.watch.live.origin.number);
         self.watch.upstream.end();
@@ -293,9 +353,11 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::admission::Admission;
     use crate::clock::Clock;
-    use crate::dialect::{RequestFacts, Signal};
-    use crate::exchange::{DialectId, Name, Outcome};
+    use crate::config::LimitStore;
+    use crate::dialect::Signal;
+    use crate::exchange::Outcome;
     use crate::live::LiveTable;
     use crate::pipeline::Pipeline;
     use crate::proxy::{Dial, Routes};
@@ -339,8 +401,10 @@ mod tests {
         let config = Config::parse("upstream: http://upstream:1", &[]).unwrap();
         let routes = Routes::new(config, &vitals, clock, Dial::Network).unwrap();
         let (places, pipeline) =
-            Pipeline::new(Arc::clone(&live), clock, Arc::default(), Vec::new(), |_| {}).unwrap();
-        (Arc::new(Proxy::new(routes, clock, vitals, live, places)), pipeline)
+            Pipeline::new(Arc::clone(&live), clock, Arc::default(), Arc::default(), Vec::new(), |_| {})
+                .unwrap();
+        let admission = Arc::new(Admission::new(clock, &LimitStore::Memory).unwrap());
+        (Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, Arc::default())), pipeline)
     }
 
     fn begin(proxy: &Arc<Proxy>) -> Recording {

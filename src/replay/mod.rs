@@ -75,6 +75,7 @@ pub fn settled(
         connect: None,
         overhead_request: None,
         overhead_response: Duration::ZERO,
+        limited: None,
         in_flight_at_start: 0,
     };
     settle(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::account::meter::Tokens;
 use crate::account::settle::Counts;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Limited};
 use crate::live::{Accepted, Origin};
 
 /// What sinks are told.
@@ -23,6 +23,13 @@ pub enum Fact<'a> {
         accepted: &'a Accepted,
         /// tf − t0.
         ttft: Duration,
+    },
+    /// A limit of ours had no room for an exchange, or it had to wait: told once, while it may still run.
+    Limited {
+        /// What was known at the exchange's start.
+        origin: &'a Origin,
+        /// What it met.
+        limited: &'a Limited,
     },
     /// Tokens of a stream that runs: told about every second.
     Flow {

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use super::{Fact, Sink};
 use crate::account::price::PICO;
 use crate::config::{LogPath, RequestLog as Settings};
-use crate::exchange::{Blame, Exchange, FinishReason, Name, Unobserved};
+use crate::exchange::{Blame, Exchange, FinishReason, Limited, Name, Unobserved};
 use crate::vitals::{DropStage, Vitals};
 
 const QUEUE: usize = 8_192; // some seconds of a blocked pipe at a thousand lines a second
@@ -72,6 +72,7 @@ impl Line<'_> {
         out.put_word("finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
         self.put_times(out)?;
         self.put_tokens(out)?;
+        out.put("limit", exchange.limited.as_deref().and_then(LimitMember::of))?;
         out.put("chunks", Some(exchange.chunks))?;
         out.put("bytes_in", Some(exchange.bytes_in))?;
         out.put("bytes_out", Some(exchange.bytes_out))?;
@@ -116,6 +117,31 @@ impl Line<'_> {
         self.put(&mut text)?;
         text.0.push(b'}');
         Ok(text.0)
+    }
+}
+
+/// What our own limits did to an exchange.
+#[derive(serde::Serialize)]
+struct LimitMember<'a> {
+    action: &'static str,
+    /// As the limit has it.
+    model: &'a str,
+    /// Tokens that it needed.
+    reserved: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_seconds: Option<f64>,
+}
+
+impl<'a> LimitMember<'a> {
+    /// None where there was room.
+    fn of(limited: &'a Limited) -> Option<Self> {
+        let (model, action) = limited.gravest()?;
+        Some(Self {
+            action: action.label(),
+            model: model.as_str(),
+            reserved: limited.reserved,
+            delay_seconds: limited.delay.map(|delay| delay.as_secs_f64()),
+        })
     }
 }
 
@@ -395,6 +421,7 @@ mod tests {
             unpriced: None,
             alternatives: Vec::new(),
             limits: None,
+            limited: None,
             chunks: 24,
             undecodable: 0,
             bytes_in: 120,

@@ -136,6 +136,11 @@ impl Skim {
         self.take(chunk, chunk.len());
     }
 
+    /// What has been found by now.
+    pub const fn so_far(&self) -> &Members {
+        &self.members
+    }
+
     /// The body has ended: what it held.
     pub fn finish(mut self) -> Members {
         self.members.complete = self.state == State::Ended;

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use streamgauge::admission::Admission;
 use streamgauge::clock::Clock;
 use streamgauge::config::Config;
 use streamgauge::counting::Tokenizers;
@@ -65,16 +66,21 @@ impl Sidecar {
         let (pipes, upstream) = mpsc::unbounded_channel();
         let clock = Clock::start().with_wall(UNIX_EPOCH + Duration::from_secs(1_800_000_000)); // a whole minute
         let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
+        let admission = Arc::new(Admission::new(clock, &config.limit_store).unwrap());
         let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
+        let metrics = metrics.with_windows(Arc::clone(&admission));
         let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
         let tokenizers = Arc::<Tokenizers>::default();
         tokenizers.load(&config.models).unwrap();
-        let sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&exchanges) as _];
-        let (places, pipeline) = Pipeline::new(Arc::clone(&live), clock, tokenizers, sinks, |_| {}).unwrap();
+        let sinks: Vec<Arc<dyn Sink>> =
+            vec![Arc::clone(&metrics) as _, Arc::clone(&admission) as _, Arc::clone(&exchanges) as _];
+        let (counters, expectations) = (Arc::clone(&tokenizers), Arc::clone(&admission.expectations));
+        let (places, pipeline) =
+            Pipeline::new(Arc::clone(&live), clock, counters, expectations, sinks, |_| {}).unwrap();
         let routes = Routes::new(config, &vitals, clock, Dial::Memory(pipes)).unwrap();
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));
-        let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places));
+        let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, tokenizers));
         (Self { proxy, metrics, exchanges, stop: CancellationToken::new(), tasks }, Upstream(upstream))
     }
 

@@ -257,6 +257,7 @@ fn completed(number: u64, parts: [u64; KINDS.len()]) -> Finished {
         connect: None,
         overhead_request: None,
         overhead_response: Duration::ZERO,
+        limited: None,
         in_flight_at_start: 0,
     }
 }

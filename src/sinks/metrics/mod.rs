@@ -13,6 +13,7 @@ mod format;
 mod hardware;
 mod id;
 pub mod labels;
+mod limits;
 mod page;
 mod prices;
 mod record;
@@ -22,7 +23,7 @@ mod scrape;
 mod tests;
 mod upstream_limits;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +38,8 @@ pub use self::format::{Format, accepts_gzip, gzip};
 use self::hardware::Costs;
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
 use crate::account::model::Models;
+use crate::account::quota::ALL;
+use crate::admission::Admission;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exchange::{Name, Source};
@@ -91,6 +94,7 @@ pub struct Metrics {
     limits: upstream_limits::Told,
     price_names: prices::PriceNames,
     hardware_costs: Mutex<Costs>,
+    windows: Option<Arc<Admission>>,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -113,6 +117,7 @@ struct Settings {
     idle: Duration,
     exemplars: bool,
     models: Arc<Models>,
+    limits: limits::Told,
     presets: Vec<HashSet<Key>>, // series that are there from the start, for each row of the table
 }
 
@@ -142,6 +147,7 @@ impl Metrics {
             limits: upstream_limits::Told::default(),
             price_names: prices::PriceNames::default(),
             hardware_costs: Mutex::new(Costs::from(clock.now())),
+            windows: None,
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -318,6 +324,7 @@ impl Settings {
             idle: config.metrics.idle_series,
             exemplars: config.metrics.exemplars,
             models: Arc::clone(&config.models),
+            limits: limits::Told::of(config),
             presets: TABLE.iter().copied().map(presets).collect(),
         }
     }
@@ -325,6 +332,9 @@ impl Settings {
 
 /// The labels of a row's series that are there from the start: every combination of what is configured.
 fn presets(row: &Row, config: &Config) -> HashSet<Key> {
+    if row.id == Id::TpmLimitHits {
+        return limits::presets(config);
+    }
     let values = |label: &Label| -> Vec<Name> {
         match label {
             // What is reported or missing is not unreported.
@@ -347,8 +357,12 @@ fn presets(row: &Row, config: &Config) -> HashSet<Key> {
     row.labels.iter().fold(vec![Vec::new()], extend).into_iter().map(Key::from).collect()
 }
 
+/// The tenants that the configuration names.
 fn known_tenants(config: &Config) -> impl Iterator<Item = Name> {
-    config.tenants.known.iter().chain([&config.tenants.default]).cloned()
+    let tenants = &config.tenants;
+    let limited = config.limits.0.iter().map(|limit| &limit.tenant).filter(|tenant| tenant.as_str() != ALL);
+    let named: BTreeSet<_> = tenants.known.iter().chain([&tenants.default]).chain(limited).cloned().collect();
+    named.into_iter()
 }
 
 fn known_models(config: &Config) -> impl Iterator<Item = Name> {

@@ -20,6 +20,7 @@ impl Sink for Metrics {
             Fact::Flow { origin, accepted, so_far, reserved } => {
                 self.flow(origin, accepted, *so_far, *reserved, now);
             }
+            Fact::Limited { origin, limited } => self.limited(origin, limited, now),
             Fact::Ended(exchange) => self.ended(exchange, now),
             Fact::Settled(exchange) => self.settled(exchange, now),
             Fact::Audited { exchange, counts } => self.audited(exchange, counts, now),
@@ -91,7 +92,7 @@ impl Metrics {
         }
         self.add(Id::Requests, &labels, 1, now);
         self.reserve(exchange, &labels, now);
-        self.limits(exchange, &labels, now);
+        self.upstream_limits(exchange, &labels, now);
         self.ended_times(exchange, &mut labels, now);
         for reason in &exchange.finish_reasons {
             labels.set(Label::Reason, reason.label());

@@ -52,6 +52,8 @@ impl Metrics {
         let now = self.clock.now();
         match row.id {
             Id::TokensLastMinute => Some(self.tokens_last_minute(now)),
+            id @ (Id::TpmLimit | Id::TpmUsed) => Some(self.windows(id)),
+            id @ (Id::LimitStoreUp | Id::LimitStoreFallbacks) => Some(self.limit_store(id)),
             Id::HardwareCost => Some(self.hardware_cost(now)),
             Id::PricePerMillionTokens => Some(self.prices()),
             id @ (Id::UpstreamLimit | Id::UpstreamLimitRemaining | Id::UpstreamLimitReset) => {

@@ -11,9 +11,10 @@ use super::*;
 use crate::account::meter::Tokens;
 use crate::account::settle::Counts;
 use crate::account::tokenize::Counted;
+use crate::admission::Asking;
 use crate::exchange::{
-    Cost, Count, DialectId, Exchange, FinishReason, InputBand, ModelNames, Outcome, Timing, Unobserved,
-    Unpriced, UpstreamLimits, Usage,
+    Cost, Count, DialectId, Exchange, FinishReason, HitAction, InputBand, ModelNames, Outcome, Timing,
+    Unobserved, Unpriced, UpstreamLimits, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -26,6 +27,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 struct Bench {
     metrics: Metrics,
+    windows: Arc<Admission>,
     vitals: Arc<Vitals>,
     live: Arc<LiveTable>,
     clock: Clock,
@@ -42,6 +44,8 @@ models:
     architecture: {parameters: 8b, layers: 32, heads: 32, kv_heads: 8, head_dim: 128}
     hardware: {device: a100-40gb, count: 2, price_per_hour: 1.80}
 metrics: {model_limit: 2, idle_series: 6h}
+limits: [{tenant: search, tokens_per_minute: 40000, action: delay}]
+limit_store: redis://127.0.0.1
 ";
     Config::parse(text, &[]).unwrap()
 }
@@ -52,7 +56,8 @@ impl Bench {
         // Two seconds before a minute is over.
         let clock = Clock::start().with_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_799_999_998));
         let metrics = Metrics::new(config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
-        Self { metrics, vitals, live, clock }
+        let windows = Arc::new(Admission::new(clock, &config.limit_store).unwrap());
+        Self { metrics: metrics.with_windows(Arc::clone(&windows)), windows, vitals, live, clock }
     }
 
     fn tell(&self, exchange: &Exchange) {
@@ -139,6 +144,7 @@ fn exchange() -> Exchange {
         unpriced: None,
         alternatives: Vec::new(),
         limits: None,
+        limited: None,
         chunks: 0,
         undecodable: 0,
         bytes_in: 0,
@@ -304,6 +310,12 @@ fn full() -> Bench {
         so_far: Tokens { input: 100, output: 20 },
         reserved: Some(1_100),
     });
+    let (tenant, ours) = (name("search"), config().limits);
+    let asking = Asking { number: runs.origin.number, tenant: &tenant, model: None, tokens: 1_100 };
+    let mut limited = bench.windows.observe(&ours, asking).unwrap();
+    limited.hits.push((name(ALL), HitAction::Delayed));
+    limited.delay = Some(millis(700));
+    bench.metrics.record(&Fact::Limited { origin: &runs.origin, limited: &limited });
     let counted = |tokens| Some(Counted { tokens, exact: true });
     let counts = Counts { input: counted(27), output: counted(24), ..Counts::default() };
     bench.metrics.record(&Fact::Audited { exchange: &streamed, counts });

@@ -26,7 +26,7 @@ struct Word {
 
 impl Metrics {
     /// Keeps what an answer's head told, unless a later one has told already.
-    pub(super) fn limits(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
+    pub(super) fn upstream_limits(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
         let Some((at, limits)) = &exchange.limits else { return };
         let mut told = self.limits.0.lock();
         for (kind, limit) in limits.each() {

@@ -1,0 +1,174 @@
+//! The place where replicas share their windows: Redis, or what speaks its protocol. One script decides, by that
+//! server's clock. In a window each replica has fields of its own, so that what it charged can be told anew when the
+//! server comes back, whether or not it has forgotten.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, Script, ScriptInvocation};
+
+use crate::account::quota::{Hold, LIFE, Scope, Stamp, Window};
+
+/// How long an answer is waited for. Requests wait with it, so one that takes longer counts as none.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
+
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// After how many milliseconds a silent replica counts as gone.
+const GONE_AFTER: u64 = 10_000;
+
+const REPLICAS: &str = "streamgauge:replicas";
+
+/// A server that keeps the windows of all replicas.
+pub(super) struct Shared {
+    client: Client,
+    connection: Mutex<Option<MultiplexedConnection>>,
+    /// It answers, and knows what is charged here.
+    is_up: AtomicBool,
+    /// Tells this replica from others.
+    name: String,
+    reserve: Script,
+    tell: Script,
+    beat: Script,
+}
+
+/// What was asked for, and what there was.
+pub(super) struct Reserved {
+    pub(super) charged: bool,
+    pub(super) now: Stamp,
+    /// Before it was charged.
+    pub(super) windows: Vec<Window>,
+}
+
+impl Shared {
+    /// A server at this URL.
+    ///
+    /// # Errors
+    /// It is none that can be connected to.
+    pub(super) fn new(url: &str) -> Result<Self, RedisError> {
+        let mut seed = RandomState::new().build_hasher();
+        seed.write_u32(std::process::id());
+        Ok(Self {
+            client: Client::open(url)?,
+            connection: Mutex::new(None),
+            is_up: AtomicBool::new(false),
+            name: format!("{:016x}", seed.finish()),
+            reserve: Script::new(include_str!("reserve.lua")),
+            tell: Script::new(include_str!("tell.lua")),
+            beat: Script::new(include_str!("beat.lua")),
+        })
+    }
+
+    /// Connects. The server is not up before it has been told what is charged here.
+    pub(super) async fn connect(&self) -> Result<(), RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIME))
+            .set_response_timeout(Some(ANSWER_TIME));
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        *self.connection.lock() = Some(connection);
+        Ok(())
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_up(&self) {
+        self.is_up.store(true, Ordering::Release);
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn disconnect(&self) {
+        self.is_up.store(false, Ordering::Release);
+        *self.connection.lock() = None;
+    }
+
+    /// Charges tokens to these windows, if all have room.
+    pub(super) async fn reserve(&self, holds: &[Hold], tokens: u64) -> Result<Reserved, RedisError> {
+        let mut call = self.reserve.prepare_invoke();
+        for hold in holds {
+            call.key(key(&hold.scope));
+        }
+        call.arg(&self.name).arg(tokens).arg(LIFE);
+        for hold in holds {
+            call.arg(hold.cap(1).map(|cap| cap.to_string()).unwrap_or_default());
+        }
+        let (charged, now, windows): (u64, u64, Vec<Vec<u64>>) = self.call(&call).await?;
+        let windows = windows.iter().map(|counts| window(counts)).collect();
+        Ok(Reserved { charged: charged == 1, now: Stamp(now), windows })
+    }
+
+    /// Tells what was charged to a window and taken back since it was last told.
+    pub(super) async fn add(
+        &self,
+        scope: &Scope,
+        changes: &[(u64, i64)],
+    ) -> Result<(Stamp, Window), RedisError> {
+        let mut call = self.tell.key(key(scope));
+        call.arg(&self.name).arg(LIFE).arg("add");
+        for (second, tokens) in changes {
+            call.arg(*second).arg(*tokens);
+        }
+        self.told(&call).await
+    }
+
+    /// Tells all that is charged to a window here.
+    pub(super) async fn all(
+        &self,
+        scope: &Scope,
+        charges: &[(u64, u64)],
+    ) -> Result<(Stamp, Window), RedisError> {
+        let mut call = self.tell.key(key(scope));
+        call.arg(&self.name).arg(LIFE).arg("all");
+        for (second, tokens) in charges {
+            call.arg(*second).arg(*tokens);
+        }
+        self.told(&call).await
+    }
+
+    async fn told(&self, call: &ScriptInvocation<'_>) -> Result<(Stamp, Window), RedisError> {
+        let (now, counts): (u64, Vec<u64>) = self.call(call).await?;
+        Ok((Stamp(now), window(&counts)))
+    }
+
+    /// Says that this replica is there; gives the time, and how many are.
+    pub(super) async fn beat(&self) -> Result<(Stamp, u64), RedisError> {
+        let mut call = self.beat.key(REPLICAS);
+        call.arg(&self.name).arg(GONE_AFTER);
+        let (now, replicas) = self.call(&call).await?;
+        Ok((Stamp(now), replicas))
+    }
+
+    async fn call<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        let connection = self.connection.lock().clone();
+        let mut connection =
+            connection.ok_or_else(|| RedisError::from((redis::ErrorKind::Io, "there is no connection")))?;
+        call.invoke_async(&mut connection).await
+    }
+}
+
+/// All windows of a tenant are in one place of a cluster: what stands in braces decides where.
+fn key(Scope { tenant, model }: &Scope) -> String {
+    let tenant = tenant.as_str().replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
+    format!("streamgauge:tpm:{{{tenant}}}:{model}")
+}
+
+fn window(counts: &[u64]) -> Window {
+    Window::of(counts.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Name;
+
+    #[test]
+    fn no_tenants_name_reaches_another_ones_window() {
+        let key = |tenant, model| key(&Scope { tenant: Name::from(tenant), model: Name::from(model) });
+        assert_eq!(key("a", "*"), "streamgauge:tpm:{a}:*");
+        assert_eq!(key("a}:m{%7D", "m"), "streamgauge:tpm:{a%7D:m%7B%257D}:m");
+    }
+}

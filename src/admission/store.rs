@@ -1,0 +1,187 @@
+//! Where windows are kept: in this process alone, or where replicas share them. While that place does not answer, each
+//! replica holds its tenants to its share of their limits, and what it admits is told there afterwards.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::RedisError;
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use super::{Admission, Asking, millis};
+use crate::account::quota::{Hold, Stamp, Verdict, judge};
+use crate::clock::Moment;
+use crate::config::LimitStore;
+use crate::vitals::Tally;
+
+/// How long a request that waits sleeps at most before it asks again: what other replicas give back, nobody tells.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How often what was settled is told to the place where windows are shared.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Every so many times it is asked what others have charged, and told that this replica is there.
+const LOOK_EVERY: u32 = 4;
+
+/// The way to the place where windows are shared.
+pub(super) struct Store {
+    shared: Option<Shared>,
+    /// How many replicas there were at the last word.
+    replicas: AtomicU64,
+    fallbacks: Tally,
+    /// It has been told that it does not answer.
+    is_lost: AtomicBool,
+}
+
+/// How the place where windows are shared does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreState {
+    /// It answers.
+    pub is_up: bool,
+    /// Decisions that were made without it.
+    pub fallbacks: u64,
+}
+
+/// The URL of that place cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`limit_store` is no URL of a Redis server: {}", .0.category())]
+pub struct StoreError(RedisError);
+
+impl Store {
+    pub(super) fn new(store: &LimitStore) -> Result<Self, StoreError> {
+        let shared = match store {
+            LimitStore::Memory => None,
+            LimitStore::Redis(url) => Some(Shared::new(url.as_str()).map_err(StoreError)?),
+        };
+        Ok(Self {
+            shared,
+            replicas: AtomicU64::new(1),
+            fallbacks: Tally::default(),
+            is_lost: AtomicBool::new(false),
+        })
+    }
+
+    /// Among how many replicas each limit is parted: none, while all know of each other.
+    pub(super) fn share(&self) -> u64 {
+        let is_alone = self.shared.as_ref().is_some_and(|shared| !shared.is_up());
+        if is_alone { self.replicas.load(Ordering::Relaxed) } else { 1 }
+    }
+
+    /// How long may be slept before room is asked for again.
+    pub(super) fn patience(&self) -> Duration {
+        if self.shared.is_some() { ASK_AGAIN } else { Duration::MAX }
+    }
+}
+
+impl Admission {
+    /// What the place where windows are shared says to a request; none where there is none, or no answer.
+    pub(super) async fn ask_store(&self, holds: &[Hold], asking: Asking<'_>) -> Option<Verdict> {
+        let shared = self.store.shared.as_ref()?;
+        if !shared.is_up() {
+            self.store.fallbacks.add_one();
+            return None;
+        }
+        let reserved = match shared.reserve(holds, asking.tokens).await {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.lost(&error);
+                self.store.fallbacks.add_one();
+                return None;
+            }
+        };
+        self.heard(reserved.now);
+        let verdict = judge(holds, &reserved.windows, asking.tokens, 1, reserved.now);
+        let mut quota = self.quota.lock();
+        for (hold, window) in holds.iter().zip(reserved.windows) {
+            quota.told(&hold.scope, window);
+        }
+        if !reserved.charged {
+            return Some(verdict);
+        }
+        quota.charged(asking.number, reserved.now.second(), asking.tokens, holds);
+        Some(match verdict {
+            Verdict::Full(_) => Verdict::Pass { over: Vec::new() }, // it was charged: that counts
+            pass @ Verdict::Pass { .. } => pass,
+        })
+    }
+
+    /// How the place where windows are shared does; none where there is none.
+    pub fn store(&self) -> Option<StoreState> {
+        let shared = self.store.shared.as_ref()?;
+        Some(StoreState { is_up: shared.is_up(), fallbacks: self.store.fallbacks.get() })
+    }
+
+    /// Keeps in touch with the place where windows are shared, until it is told to stop. Ready at once where there is
+    /// none.
+    pub async fn keep_in_touch(&self, stop: CancellationToken) {
+        let Some(shared) = &self.store.shared else { return };
+        for turn in 0_u32.. {
+            let told = if shared.is_up() {
+                self.tell(shared, turn.is_multiple_of(LOOK_EVERY)).await
+            } else if turn.is_multiple_of(LOOK_EVERY) {
+                self.connect(shared).await
+            } else {
+                Ok(())
+            };
+            if let Err(error) = told {
+                self.lost(&error);
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_none() {
+                // What the last exchanges did not need is others' to have.
+                let _: Result<(), RedisError> = self.tell(shared, false).await;
+                return;
+            }
+        }
+    }
+
+    /// Connects, and tells all that is charged here: the server may have forgotten it, or never known.
+    async fn connect(&self, shared: &Shared) -> Result<(), RedisError> {
+        shared.connect().await?;
+        let (now, replicas) = shared.beat().await?;
+        self.heard(now);
+        self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+        let all = self.quota.lock().take_all(self.now());
+        for (scope, charges) in all {
+            let (_, window) = shared.all(&scope, &charges).await?;
+            self.quota.lock().told(&scope, window);
+        }
+        shared.set_up();
+        self.store.is_lost.store(false, Ordering::Relaxed);
+        tracing::info!(replicas, "limit_store answers: limits are shared");
+        Ok(())
+    }
+
+    /// Tells what was charged and taken back; `looks`: and asks what others have.
+    async fn tell(&self, shared: &Shared, looks: bool) -> Result<(), RedisError> {
+        if looks {
+            let (now, replicas) = shared.beat().await?;
+            self.heard(now);
+            self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+        }
+        let untold = self.quota.lock().take_untold(self.now());
+        for (scope, changes) in untold.iter().filter(|(_, changes)| looks || !changes.is_empty()) {
+            let (_, window) = shared.add(scope, changes).await?;
+            self.quota.lock().told(scope, window);
+        }
+        Ok(())
+    }
+
+    /// The server's clock says that it is so late.
+    fn heard(&self, now: Stamp) {
+        let since_start = millis(self.clock.now().since(Moment::default()));
+        self.ahead.store(now.0.saturating_sub(since_start), Ordering::Relaxed);
+    }
+
+    /// The place where windows are shared does not answer. Told once each time.
+    fn lost(&self, error: &RedisError) {
+        let Some(shared) = &self.store.shared else { return };
+        shared.disconnect();
+        if !self.store.is_lost.swap(true, Ordering::Relaxed) {
+            let replicas = self.store.replicas.load(Ordering::Relaxed);
+            tracing::warn!(
+                error = %error.category(), replicas,
+                "limit_store does not answer: each replica holds its tenants to its share of their limits until it does"
+            );
+        }
+    }
+}
