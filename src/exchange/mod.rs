@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 use crate::clock::Moment;
 
-pub use limits::{LimitKind, Reset, UpstreamLimit, UpstreamLimits};
+pub use limits::{LimitKind, Reset, ToldLimits, UpstreamLimit, UpstreamLimits};
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
@@ -239,8 +239,8 @@ pub struct Exchange {
     pub unpriced: Option<Unpriced>,
     /// What the same tokens would have cost at other models, by their names.
     pub alternatives: Vec<(Name, Cost)>,
-    /// What the answer's head said of the upstream's rate limits, and when it came.
-    pub limits: Option<(Moment, Box<UpstreamLimits>)>,
+    /// What the answer's head said of the upstream's rate limits.
+    pub limits: Option<ToldLimits>,
     /// Events that carried at least one token.
     pub chunks: u64,
     /// Events that its dialect could not read.
