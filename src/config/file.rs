@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
+use super::ledger::LedgerEntry;
 use super::model::ModelEntry;
 use super::price::{Few, PricesEntry};
 use super::tenant::TenantsEntry;
@@ -37,6 +38,8 @@ pub struct File {
     prices: Few<PricesEntry>,
     metrics: MetricsEntry,
     request_log: RequestLogEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_ledger: Option<LedgerEntry>,
 }
 
 impl Default for File {
@@ -53,6 +56,7 @@ impl Default for File {
             prices: Few::default(),
             metrics: MetricsEntry::default(),
             request_log: RequestLogEntry::default(),
+            usage_ledger: None,
         }
     }
 }
@@ -247,6 +251,7 @@ impl File {
                 buckets: self.metrics.buckets.0.clone(),
             },
             request_log: self.request_log.resolve(),
+            usage_ledger: self.usage_ledger.as_ref().map(LedgerEntry::resolve),
             hash: self.hash(),
             file: self.clone(),
         })

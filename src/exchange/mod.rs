@@ -185,6 +185,16 @@ pub enum Unpriced {
     Tokens,
 }
 
+impl Unpriced {
+    /// Its name in the usage ledger.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Price => "price",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
 /// An exchange, ended and settled: what every sink is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {

@@ -2,6 +2,7 @@
 //! what it cannot keep it counts.
 
 mod json;
+pub mod ledger;
 pub mod metrics;
 pub mod notices;
 pub mod request_log;

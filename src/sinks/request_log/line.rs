@@ -53,7 +53,7 @@ impl Line<'_> {
         out.put("error_class", text(exchange.error_class.as_ref()))?;
         out.put_word("finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
         self.put_times(out)?;
-        self.put_tokens(out)?;
+        put_tokens(exchange, out)?;
         let told = exchange.limits.as_ref();
         out.put("ratelimit", told.map(|told| RateLimits { told, reproducible: self.reproducible }))?;
         out.put("chunks", Some(exchange.chunks))?;
@@ -78,22 +78,6 @@ impl Line<'_> {
         out.put("overhead_seconds", (!reproducible).then_some(rounded(overhead)))
     }
 
-    fn put_tokens<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
-        let exchange = self.exchange;
-        let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
-        out.put("input_tokens", exchange.input.map(|count| count.value))?;
-        out.put_word("input_source", exchange.input.map(|count| count.source.label()))?;
-        out.put("cache_read_input_tokens", detail(exchange.usage.cache_read))?;
-        out.put("cache_write_input_tokens", detail(exchange.usage.cache_write))?;
-        out.put("output_tokens", exchange.output.map(|count| count.value))?;
-        out.put_word("output_source", exchange.output.map(|count| count.source.label()))?;
-        out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))?;
-        let Some(cost) = &exchange.cost else { return Ok(()) };
-        out.put("cost", Some(Amount(cost.pico)))?;
-        out.put("currency", Some(cost.currency.as_str()))?;
-        out.put("price_version", Some(cost.version.as_str()))
-    }
-
     /// The line's text, without a line feed.
     pub(super) fn text(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut text = Text::with_capacity(LINE);
@@ -108,6 +92,25 @@ impl Serialize for Line<'_> {
         self.put(&mut map)?;
         map.0.end()
     }
+}
+
+/// The tokens of an exchange, where each count came from, and the cost.
+pub(in crate::sinks) fn put_tokens<O: MemberWriter>(
+    exchange: &Exchange,
+    out: &mut O,
+) -> Result<(), O::Error> {
+    let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
+    out.put("input_tokens", exchange.input.map(|count| count.value))?;
+    out.put_word("input_source", exchange.input.map(|count| count.source.label()))?;
+    out.put("cache_read_input_tokens", detail(exchange.usage.cache_read))?;
+    out.put("cache_write_input_tokens", detail(exchange.usage.cache_write))?;
+    out.put("output_tokens", exchange.output.map(|count| count.value))?;
+    out.put_word("output_source", exchange.output.map(|count| count.source.label()))?;
+    out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))?;
+    let Some(cost) = &exchange.cost else { return Ok(()) };
+    out.put("cost", Some(Amount(cost.pico)))?;
+    out.put("currency", Some(cost.currency.as_str()))?;
+    out.put("price_version", Some(cost.version.as_str()))
 }
 
 /// What the answer's head said of the upstream's limits, by what they are of.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use line::Line;
+pub(super) use line::put_tokens;
 
 use super::{Fact, Sink};
 use crate::config::{LogPath, RequestLog as Settings};
