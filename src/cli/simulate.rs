@@ -103,11 +103,12 @@ REQUEST HEADERS (change the answer to one request):
   x-sim-fault: cut@5           any fault, or none to spare this request
 
 TOKENS PER MINUTE (--tokens-per-minute):
-  An exact sliding window for each key (Authorization, x-api-key, api-key; else x-tenant-id; else one for all), over all
-  models. A request is charged its prompt and max_tokens of each choice when it arrives (16 where it sets none), and
-  corrected to what it used before its answer ends. Answers, 429s too, say how the limit stands: x-ratelimit-limit-tokens,
-  -remaining-tokens, -reset-tokens; of /v1/messages anthropic-ratelimit-tokens-limit, -remaining, -reset. A 429 has
-  Retry-After, unless the request alone is over the limit.
+  An exact sliding window for each key (Authorization, x-api-key, api-key; else x-tenant-id;
+  else one for all), over all models. A request is charged its prompt and the max_tokens of
+  each choice when it arrives (16 where it sets none), and corrected to what it used before
+  its answer ends. Answers, 429s too, say how the limit stands: x-ratelimit-limit-tokens,
+  -remaining-tokens, -reset-tokens; of /v1/messages anthropic-ratelimit-tokens-limit,
+  -remaining, -reset. A 429 has Retry-After, unless the request alone is over the limit.
 
 EXAMPLES:
   streamgauge simulate
