@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Control};
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::counting::Tokenizers;
 use crate::live::LiveTable;
 use crate::pipeline::Pipeline;
 use crate::proxy::{Dial, Proxy, Routes, listener};
 use crate::sinks::Sink;
+use crate::sinks::ledger::UsageLedger;
 use crate::sinks::metrics::Metrics;
 use crate::sinks::notices::Notices;
 use crate::sinks::request_log::RequestLog;
@@ -64,6 +65,7 @@ pub struct App {
     core: Arc<Core>,
     admin_port: Arc<Admin>,
     request_log: Option<Arc<RequestLog>>,
+    usage_ledger: Option<Arc<UsageLedger>>,
     /// Told to each task in turn when it is to end.
     listener_stop: CancellationToken,
     listener: JoinHandle<()>,
@@ -110,6 +112,7 @@ impl App {
         let request_log = RequestLog::open(&config.request_log, Arc::clone(&vitals))
             .context("could not open the request log")?
             .map(Arc::new);
+        let usage_ledger = open_ledger(&config, &vitals, clock)?;
         let data_port = bind(config.listen, "listen").await?;
         let admin_port = bind(config.admin, "admin").await?;
         let (data, admin) = (data_port.local_addr()?, admin_port.local_addr()?);
@@ -117,6 +120,7 @@ impl App {
         let mut sinks: Vec<Arc<dyn Sink>> =
             vec![Arc::clone(&metrics) as _, Arc::clone(&admission) as _, Arc::new(Notices::default())];
         sinks.extend(request_log.iter().map(|log| Arc::clone(log) as Arc<dyn Sink>));
+        sinks.extend(usage_ledger.iter().map(|ledger| Arc::clone(ledger) as Arc<dyn Sink>));
         sinks.extend(extra);
         let (idle, charged, windows) = (Arc::clone(&metrics), Arc::clone(&admission), Arc::clone(&admission));
         let tokenizers = Arc::new(Tokenizers::default());
@@ -146,6 +150,7 @@ impl App {
             data,
             admin,
             request_log,
+            usage_ledger,
             listener: first.spawn(listening),
             listener_stop,
             pipeline: runtimes.accounts.spawn(pipeline.run(pipeline_stop.clone())),
@@ -228,6 +233,12 @@ impl App {
         if tokio::time::timeout(AFTER_CUT, self.pipeline).await.is_err() {
             tracing::error!("some exchanges could not be settled");
         }
+        if let Some(ledger) = self.usage_ledger {
+            let closed = tokio::task::spawn_blocking(move || ledger.close());
+            if tokio::time::timeout(AFTER_CUT, closed).await.is_err() {
+                tracing::error!("the usage ledger's disk is stuck, lines are lost");
+            }
+        }
         if !config.final_scrape_wait.is_zero() {
             let scraped =
                 tokio::time::timeout(config.final_scrape_wait, self.admin_port.final_scrape()).await;
@@ -244,6 +255,19 @@ impl App {
             }
         }
     }
+}
+
+fn open_ledger(
+    config: &Config,
+    vitals: &Arc<Vitals>,
+    clock: Clock,
+) -> anyhow::Result<Option<Arc<UsageLedger>>> {
+    let open = |settings: &config::UsageLedger| {
+        UsageLedger::open(settings, Arc::clone(vitals), clock).map(Arc::new).with_context(|| {
+            format!("could not open the usage ledger in {} (`usage_ledger.path`)", settings.path.display())
+        })
+    };
+    config.usage_ledger.as_ref().map(open).transpose()
 }
 
 /// Ready when no exchange has been open for a second.
@@ -305,6 +329,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ),
         ("limit_store", before.limit_store != after.limit_store),
         ("request_log", before.request_log != after.request_log),
+        ("usage_ledger", before.usage_ledger != after.usage_ledger),
     ]
     .into_iter()
     .filter_map(|(key, changed)| changed.then_some(key))

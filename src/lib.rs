@@ -14,7 +14,8 @@
 //!    recording is finished or dropped, and hands over one note: exactly one, by ownership.
 //! 6. The [`pipeline`] takes it on the other runtime; [`account::settle`] says what it means and makes an
 //!    [`exchange::Exchange`].
-//! 7. The [`sinks`] are told: [metrics](sinks::metrics), the [request log](sinks::request_log).
+//! 7. The [`sinks`] are told: [metrics](sinks::metrics), the [request log](sinks::request_log), the
+//!    [usage ledger](sinks::ledger).
 //! 8. Prometheus scrapes the [admin port](admin).
 //!
 //! # Reading order

@@ -149,17 +149,20 @@ pub enum DropStage {
     Channel,
     /// The request log's writer could not keep up: the line is missing there, metrics have it.
     RequestLog,
+    /// The usage ledger's disk failed for too long: the line is missing there, metrics have it.
+    UsageLedger,
 }
 
 impl DropStage {
     /// All of them, in the order of the exposition.
-    pub const ALL: [DropStage; 2] = [Self::Channel, Self::RequestLog];
+    pub const ALL: [DropStage; 3] = [Self::Channel, Self::RequestLog, Self::UsageLedger];
 
     /// The value of the label `stage`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Channel => "channel",
             Self::RequestLog => "request_log",
+            Self::UsageLedger => "usage_ledger",
         }
     }
 }
@@ -202,6 +205,7 @@ impl Vitals {
         match stage {
             DropStage::Channel => &self.dropped[0],
             DropStage::RequestLog => &self.dropped[1],
+            DropStage::UsageLedger => &self.dropped[2],
         }
     }
 }

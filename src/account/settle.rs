@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::dialect::RequestFacts;
 use crate::exchange::{
-    Cost, Count, DialectId, Ending, Exchange, InputBand, Limited, ModelNames, Name, Outcome, Timing, Unpriced,
+    Cost, Count, DialectId, Ending, Exchange, InputBand, Limited, ModelNames, Name, Outcome, Timing,
+    ToldLimits, Unpriced,
 };
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
@@ -76,7 +77,9 @@ pub fn settle(
         output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
-    let began_at = ended_at.checked_sub(seen.clocks.ended.since(seen.clocks.started)).unwrap_or(ended_at);
+    let ended = seen.clocks.ended;
+    let wall = |at| ended_at.checked_sub(ended.since(at)).unwrap_or(ended_at);
+    let began_at = wall(seen.clocks.started);
     let output_tokens = if origin.dialect.generates() { output.map(|count| count.value) } else { Some(0) };
     let tokens = input.zip(output_tokens);
     let tokens = tokens.map(|(input, output)| Tokens { input: input.value, output, usage: &seen.usage });
@@ -115,7 +118,7 @@ pub fn settle(
         unpriced: bill.unpriced.filter(|_| accepted && is_generation),
         cost: bill.cost,
         alternatives: bill.alternatives,
-        limits: clocks.head.zip(seen.limits),
+        limits: clocks.head.zip(seen.limits).map(|(at, limits)| ToldLimits { at, wall: wall(at), limits }),
         limited: finished.limited,
         chunks: seen.chunks,
         undecodable: seen.undecodable,

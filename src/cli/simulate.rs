@@ -72,6 +72,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "fault", value_parser = share)]
     fault_rate: f64,
 
+    /// Refuse with 429 what is over so many tokens in any 60 seconds, of each API key, else of each x-tenant-id
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tokens_per_minute: Option<u64>,
+
     /// Send a comment this often while a stream has no token yet
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     comments: Option<Duration>,
@@ -98,8 +102,17 @@ REQUEST HEADERS (change the answer to one request):
   x-sim-comments: 1s           comments until the first token
   x-sim-fault: cut@5           any fault, or none to spare this request
 
+TOKENS PER MINUTE (--tokens-per-minute):
+  An exact sliding window for each key (Authorization, x-api-key, api-key; else x-tenant-id;
+  else one for all), over all models. A request is charged its prompt and the max_tokens of
+  each choice when it arrives (16 where it sets none), and corrected to what it used before
+  its answer ends. Answers, 429s too, say how the limit stands: x-ratelimit-limit-tokens,
+  -remaining-tokens, -reset-tokens; of /v1/messages anthropic-ratelimit-tokens-limit,
+  -remaining, -reset. A 429 has Retry-After, unless the request alone is over the limit.
+
 EXAMPLES:
   streamgauge simulate
+  streamgauge simulate --tokens-per-minute 40000
   streamgauge simulate --model llama-8b --model llama-70b,ttft=400ms,tps=24
   streamgauge simulate --listen 0.0.0.0:8000 --fault status=503 --fault-rate 0.05
   curl -N http://127.0.0.1:8000/v1/chat/completions -H 'x-sim-ttft: 1s' -H 'x-sim-fault: cut@5' \\
@@ -187,6 +200,7 @@ fn settings(args: &Args) -> Settings {
         strict: args.strict,
         usage: args.usage,
         mishap: args.fault.map(|fault| Mishap { fault, share: args.fault_rate }),
+        tokens_per_minute: args.tokens_per_minute,
         comments: args.comments,
         seed: args.seed,
         remember: 0,
@@ -251,6 +265,7 @@ mod tests {
             ("--model a,speed=3", "allowed: ttft"),
             ("--usage maybe", "asked, on, off, continuous"),
             ("--tokens-per-chunk 0", "1.."),
+            ("--tokens-per-minute 0", "1.."),
         ] {
             let problem = parse(line).unwrap_err();
             assert!(problem.contains(part), "{line}: {problem}");

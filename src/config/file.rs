@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Place};
+use super::ledger::LedgerEntry;
 use super::limit::{self, LimitEntry, StoreEntry};
 use super::model::ModelEntry;
 use super::price::{Few, PricesEntry};
@@ -41,6 +42,8 @@ pub struct File {
     limit_store: StoreEntry,
     metrics: MetricsEntry,
     request_log: RequestLogEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_ledger: Option<LedgerEntry>,
 }
 
 impl Default for File {
@@ -59,6 +62,7 @@ impl Default for File {
             limit_store: StoreEntry::default(),
             metrics: MetricsEntry::default(),
             request_log: RequestLogEntry::default(),
+            usage_ledger: None,
         }
     }
 }
@@ -255,6 +259,7 @@ impl File {
                 buckets: self.metrics.buckets.0.clone(),
             },
             request_log: self.request_log.resolve(),
+            usage_ledger: self.usage_ledger.as_ref().map(LedgerEntry::resolve),
             hash: self.hash(),
             file: self.clone(),
         })

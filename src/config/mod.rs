@@ -4,6 +4,7 @@
 mod error;
 pub mod file;
 mod hardware;
+mod ledger;
 mod limit;
 mod model;
 mod price;
@@ -50,6 +51,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The log of exchanges.
     pub request_log: RequestLog,
+    /// One line for every exchange, for bills; none unless set.
+    pub usage_ledger: Option<UsageLedger>,
     /// 16 hex digits: tells which configuration an exchange met.
     pub hash: Name,
     /// The file that this is, with every default filled in.
@@ -198,6 +201,17 @@ pub enum LogPath {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
+}
+
+/// The usage ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageLedger {
+    /// The folder of its files.
+    pub path: PathBuf,
+    /// After how many bytes the next file is begun.
+    pub rotate: u64,
+    /// For how long a line may be written and not on disk; zero: no line waits.
+    pub sync: Duration,
 }
 
 #[cfg(test)]
@@ -375,6 +389,24 @@ mod tests {
             &format!("{UPSTREAM}prices: {{file: /no/where.yaml}}\n"),
             "2:16: prices.file: could not read /no/where",
         );
+    }
+
+    #[test]
+    fn a_usage_ledger_needs_a_folder_and_sizes_have_units() {
+        let ledger = |of: &str| format!("{UPSTREAM}usage_ledger: {of}\n");
+        assert_eq!(parse(UPSTREAM).unwrap().usage_ledger, None);
+        let path = PathBuf::from("/var/usage");
+        let usual = parse(&ledger("{path: /var/usage}")).unwrap();
+        let want = UsageLedger { path, rotate: 100_000_000, sync: Duration::from_secs(1) };
+        assert_eq!(usual.usage_ledger.as_ref(), Some(&want));
+        assert!(usual.to_yaml().contains("rotate: 100MB\n"), "{}", usual.to_yaml());
+        assert_eq!(parse(&usual.to_yaml()).unwrap().usage_ledger, Some(want));
+        check_error(&ledger("{rotate: 1GB}"), "2:15: usage_ledger: missing field `path`");
+        check_error(
+            &ledger("{path: /u, rotate: 100}"),
+            "2:34: usage_ledger.rotate: `100` is no size; write it like 100MB or 64KiB",
+        );
+        check_error(&ledger("{path: /u, sync: soon}"), "2:32: usage_ledger.sync: `soon` is no time");
     }
 
     #[test]

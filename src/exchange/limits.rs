@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock::Moment;
+
 /// What a limit is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LimitKind {
@@ -50,9 +52,30 @@ pub enum Reset {
     At(SystemTime),
 }
 
+impl Reset {
+    /// How long after an answer's head, which came when the wall clock showed `head`.
+    pub fn after(self, head: SystemTime) -> Duration {
+        match self {
+            Self::After(after) => after,
+            Self::At(then) => then.duration_since(head).unwrap_or_default(),
+        }
+    }
+}
+
 /// The limits that an answer told of, in the order of [`LimitKind::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UpstreamLimits([UpstreamLimit; LimitKind::ALL.len()]);
+
+/// What an answer's head told, and when it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldLimits {
+    /// When the head came.
+    pub at: Moment,
+    /// What the wall clock showed then.
+    pub wall: SystemTime,
+    /// The limits.
+    pub limits: Box<UpstreamLimits>,
+}
 
 /// A number in a header is a count up to this.
 const COUNT_LIMIT: u64 = 1 << 53;

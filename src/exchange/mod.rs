@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use crate::clock::Moment;
 
 pub use limited::{HitAction, Limited};
-pub use limits::{LimitKind, Reset, UpstreamLimit, UpstreamLimits};
+pub use limits::{LimitKind, Reset, ToldLimits, UpstreamLimit, UpstreamLimits};
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
@@ -187,6 +187,16 @@ pub enum Unpriced {
     Tokens,
 }
 
+impl Unpriced {
+    /// Its name in the usage ledger.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Price => "price",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
 /// An exchange, ended and settled: what every sink is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
@@ -241,8 +251,8 @@ pub struct Exchange {
     pub unpriced: Option<Unpriced>,
     /// What the same tokens would have cost at other models, by their names.
     pub alternatives: Vec<(Name, Cost)>,
-    /// What the answer's head said of the upstream's rate limits, and when it came.
-    pub limits: Option<(Moment, Box<UpstreamLimits>)>,
+    /// What the answer's head said of the upstream's rate limits.
+    pub limits: Option<ToldLimits>,
     /// What our own limits did to it; none where nothing limits it.
     pub limited: Option<Box<Limited>>,
     /// Events that carried at least one token.

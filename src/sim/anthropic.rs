@@ -1,12 +1,14 @@
 //! Anthropic's messages in the shape that vLLM 0.32 gives them.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{Api, Finish, Piece, Refusal, Reply, Wish, put};
 use super::prompt::{self, TextBytes};
+use super::rate_limit::Standing;
+use crate::clock::Clock;
 
 /// `/v1/messages`.
 pub(crate) struct Messages;
@@ -141,6 +143,10 @@ impl Api for Messages {
             _ => "invalid_request_error",
         };
         json!({"type": "error", "error": {"type": kind, "message": refusal.message}}).to_string().into()
+    }
+
+    fn limits(&self, standing: &Standing, headers: &mut HeaderMap, clock: &Clock) {
+        standing.put_anthropic(headers, clock);
     }
 }
 

@@ -4,9 +4,11 @@
 use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
+use super::rate_limit::Standing;
 use super::{anthropic, chance, embeddings, ollama, openai};
+use crate::clock::Clock;
 
 /// Every API that the server speaks.
 pub(crate) const APIS: [&dyn Api; 6] = [
@@ -60,6 +62,11 @@ pub(crate) trait Api: Sync {
 
     /// An error answer's body.
     fn refusal(&self, refusal: &Refusal) -> Bytes;
+
+    /// Says in an answer's head how a limit stands.
+    fn limits(&self, standing: &Standing, headers: &mut HeaderMap, _: &Clock) {
+        standing.put_openai(headers);
+    }
 }
 
 /// The API of a path.

@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`Settings`] and [`Profile`] say how it behaves, [`Fault`] what goes wrong, `script` plans one
 //! answer from them and the request's `x-sim-*` headers, `api` and a file for each API write it down, `stream` sends it in
-//! time, `server` holds connections, [`traffic`] is the other side.
+//! time, `server` holds connections, `rate_limit` is the limit on tokens per minute, [`traffic`] is the other side.
 //!
 //! Absent: no queueing and no contention (each request runs at its model's speed), no tool calls, no logprobs.
 
@@ -19,6 +19,7 @@ mod fault;
 mod ollama;
 mod openai;
 mod prompt;
+mod rate_limit;
 mod script;
 mod server;
 mod settings;
@@ -50,6 +51,7 @@ pub struct Sim {
     sequence: AtomicU64,
     counters: stats::Counters,
     answers: Mutex<VecDeque<Answer>>,
+    limiter: rate_limit::RateLimiter,
 }
 
 impl Sim {
@@ -61,6 +63,7 @@ impl Sim {
             sequence: AtomicU64::new(0),
             counters: stats::Counters::default(),
             answers: Mutex::default(),
+            limiter: rate_limit::RateLimiter::default(),
         })
     }
 

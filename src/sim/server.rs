@@ -25,6 +25,7 @@ use super::Sim;
 use super::api::{self, Api, Refusal};
 use super::fault::Fault;
 use super::openai;
+use super::rate_limit::{self, Denial};
 use super::script::Script;
 use super::settings::Overrides;
 use super::stats::{Ending, Ticket};
@@ -150,12 +151,20 @@ impl Sim {
         })?;
         let began = self.clock.now();
         let wish = api.read(&body.to_bytes())?;
-        let script = Script::draft(&self.settings.load(), &overrides, wish, sequence, self.unix_seconds())?;
+        let (settings, cost) = (self.settings(), rate_limit::cost(&wish));
+        let script = Script::draft(&settings, &overrides, wish, sequence, self.unix_seconds())?;
         if let Some(Fault::Status(status)) = script.fault {
             return Err(Refusal::new(status, format!("{status} (simulated)")));
         }
+        let limit = settings.tokens_per_minute;
+        let charge =
+            limit.map(|limit| self.limiter.charge(&head.headers, cost, limit, &self.clock)).transpose();
+        let charge = match charge {
+            Ok(charge) => charge,
+            Err(denial) => return Ok(self.deny(&denial, api)),
+        };
         let request_id = request_id(&head.headers, &script.reply.id);
-        let mut ticket = Ticket::open(Arc::clone(self), &script, request_id.clone());
+        let mut ticket = Ticket::open(Arc::clone(self), &script, request_id.clone(), charge);
         // A reset of the connection is HTTP/1's; HTTP/2 resets the stream by itself.
         let reset = if head.version < http::Version::HTTP_2 { reset } else { Arc::default() };
         let mut reply = if script.fault == Some(Fault::HangHead) {
@@ -172,7 +181,25 @@ impl Sim {
         if let Ok(id) = HeaderValue::from_str(&request_id) {
             reply.headers_mut().insert("x-request-id", id);
         }
+        if let (Some(charge), Some(limit)) = (charge, limit) {
+            let standing = self.limiter.standing(charge, limit, &self.clock);
+            api.limits(&standing, reply.headers_mut(), &self.clock);
+        }
         Ok(reply)
+    }
+
+    /// The answer to a request that would exceed the limit. `Retry-After` is in whole seconds, not too early; absent
+    /// where no waiting helps.
+    fn deny(&self, denial: &Denial, api: &'static dyn Api) -> Reply {
+        self.counters.refused.fetch_add(1, Relaxed);
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, denial.message());
+        let mut reply = json_reply(refusal.status, Answering::full(api.refusal(&refusal)));
+        if let Some(wait) = denial.wait {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        api.limits(&denial.standing, reply.headers_mut(), &self.clock);
+        reply
     }
 
     /// Waits as long as the stream would take, then answers at once.

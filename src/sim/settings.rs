@@ -18,6 +18,8 @@ pub struct Settings {
     pub usage: UsagePolicy,
     /// What goes wrong, unless the model has its own.
     pub mishap: Option<Mishap>,
+    /// Tokens per minute, of each key or tenant over all models, as providers limit them; no limit where nothing.
+    pub tokens_per_minute: Option<u64>,
     /// A comment goes out this often while a stream has no token yet; never where nothing.
     pub comments: Option<Duration>,
     /// Decides texts, ids, jitter and which requests a mishap strikes.
@@ -33,6 +35,7 @@ impl Default for Settings {
             strict: false,
             usage: UsagePolicy::Asked,
             mishap: None,
+            tokens_per_minute: None,
             comments: None,
             seed: 1,
             remember: 0,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::Sim;
+use super::rate_limit::Charge;
 use super::script::Script;
 
 /// Counts since the start; `open` is of now. Every generation request is, in the end, one of completed, cancelled,
@@ -112,10 +113,11 @@ impl Counters {
 pub(super) struct Ticket {
     sim: Arc<Sim>,
     answer: Option<Answer>,
+    charge: Option<Charge>,
 }
 
 impl Ticket {
-    pub(super) fn open(sim: Arc<Sim>, script: &Script, request_id: String) -> Self {
+    pub(super) fn open(sim: Arc<Sim>, script: &Script, request_id: String, charge: Option<Charge>) -> Self {
         sim.counters.opened(&script.reply.model);
         let answer = Answer {
             request_id,
@@ -126,7 +128,7 @@ impl Ticket {
             sent_tokens: 0,
             ending: Ending::Cancelled,
         };
-        Self { sim, answer: Some(answer) }
+        Self { sim, answer: Some(answer), charge }
     }
 
     pub(super) fn sent(&mut self, tokens: u32) {
@@ -136,9 +138,13 @@ impl Ticket {
         }
     }
 
-    /// Ends the answer; what is said of it afterwards changes nothing.
+    /// Ends the answer, and with it what is charged for it; what is said of it afterwards changes nothing.
     pub(super) fn end(&mut self, ending: Ending) {
         let Some(answer) = self.answer.take() else { return };
+        if let Some(charge) = self.charge {
+            let used = u64::from(answer.prompt_tokens).saturating_add(answer.sent_tokens.into());
+            self.sim.limiter.settle(charge, used, &self.sim.clock);
+        }
         let counters = &self.sim.counters;
         let counter = match ending {
             Ending::Completed => &counters.completed,

@@ -409,6 +409,95 @@ async fn what_is_simulated_is_what_is_observed() {
     }
 }
 
+fn limited(tokens_per_minute: u64) -> Arc<Sim> {
+    let sim = sim();
+    sim.update(|settings| settings.tokens_per_minute = Some(tokens_per_minute));
+    sim
+}
+
+/// How the limit stands, as the sidecar reads it: limit, remaining, milliseconds until it is whole.
+fn standing(seen: &Seen, clock: Clock) -> Option<(u64, u64, u128)> {
+    use crate::exchange::{LimitKind, Reset, UpstreamLimits};
+    let mut limits = UpstreamLimits::default();
+    seen.headers.iter().for_each(|(name, value)| limits.take(name.as_str(), value.to_str().unwrap()));
+    let (kind, told) = limits.each().next()?;
+    assert_eq!((kind, limits.each().count()), (LimitKind::Tokens, 1));
+    let reset = match told.reset? {
+        Reset::After(after) => after,
+        Reset::At(at) => at.duration_since(clock.wall(clock.now())).unwrap_or_default(),
+    };
+    Some((told.limit?, told.remaining?, reset.as_millis()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_charged_at_arrival_and_corrected_before_the_answer_ends() {
+    let sim = limited(100);
+    // 12 tokens of prompt and 16 of output, of which 4 are generated.
+    let first = ask(&sim, CHAT, "x-sim-tokens: 4", STREAM).await;
+    assert_eq!(standing(&first, sim.clock), Some((100, 100 - 28, 60_000)), "the head comes at arrival");
+    assert_eq!(first.frames.last().unwrap().0, 260);
+    let second = ask(&sim, CHAT, "x-sim-tokens: 4", WHOLE).await;
+    assert_eq!(standing(&second, sim.clock), Some((100, 100 - 16 - 16, 60_000 - 260)), "and at the end");
+    tokio::time::sleep(Duration::from_millis(60_000 - 2 * 260)).await;
+    let third = ask(&sim, CHAT, "", STREAM).await;
+    assert_eq!(standing(&third, sim.clock).unwrap().1, 100 - 16 - 28, "the first has left the window");
+    assert_eq!(sim.stats().refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_left_or_a_fault_broke_costs_what_was_sent() {
+    let sim = limited(100);
+    for fault in ["cut@3", "end@3", "error-event@3", "reset@3"] {
+        let broken = ask(&sim, CHAT, &format!("authorization: {fault}\nx-sim-fault: {fault}"), STREAM).await;
+        assert_eq!(standing(&broken, sim.clock).unwrap().1, 72, "{fault}");
+        let next = ask(&sim, CHAT, &format!("authorization: {fault}"), STREAM).await;
+        assert_eq!(standing(&next, sim.clock).unwrap().1, 100 - 15 - 28, "{fault}");
+    }
+    let (response, _) = send(&sim, request(CHAT, "x-sim-fault: hang", STREAM)).await;
+    drop(response);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let next = ask(&sim, CHAT, "", STREAM).await;
+    assert_eq!(standing(&next, sim.clock).unwrap().1, 100 - 12 - 28, "hung up before the first token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_the_limit_is_refused_in_the_apis_shape_until_its_time() {
+    let ollama =
+        r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"options":{"num_predict":16}}"#;
+    for (path, body, kind) in [
+        (CHAT, STREAM, "/error/type"),
+        (CHAT, WHOLE, "/error/type"),
+        (MESSAGES, MESSAGES_STREAM, "/error/type"),
+        ("/api/chat", ollama, "/error"),
+    ] {
+        let sim = limited(40);
+        let began = Instant::now();
+        assert_eq!(ask(&sim, path, "", body).await.status, StatusCode::OK);
+        let spent = began.elapsed().as_millis();
+        assert_eq!(spent, 500);
+        let denied = ask(&sim, path, "", body).await;
+        assert_eq!((denied.status, denied.head_at), (StatusCode::TOO_MANY_REQUESTS, 0), "{path}");
+        assert_eq!(denied.headers["retry-after"], "60", "59.5 s, rounded up");
+        let (limit, remaining, reset) = standing(&denied, sim.clock).unwrap();
+        assert_eq!((limit, remaining), (40, 12), "{path}");
+        assert!((59_499..=60_500).contains(&reset), "{path}: {reset}");
+        let error = denied.json().pointer(kind).and_then(Value::as_str).unwrap().to_lowercase();
+        assert!(error.replace(['_', ' '], "").contains("ratelimit"), "{path}: {error}");
+        assert!(denied.body().contains("Limit 40, Used 28, Requested 28. Please try again in 59.5s."));
+        let other = ask(&sim, path, "x-api-key: another", body).await;
+        assert_eq!(other.status, StatusCode::OK, "another's window is its own");
+        tokio::time::sleep_until(began + Duration::from_millis(59_999)).await;
+        assert_eq!(ask(&sim, path, "", body).await.status, StatusCode::TOO_MANY_REQUESTS);
+        tokio::time::sleep_until(began + Duration::from_secs(60)).await;
+        assert_eq!(ask(&sim, path, "", body).await.status, StatusCode::OK);
+        let stats = sim.stats();
+        assert_eq!((stats.requests, stats.refused, stats.completed, stats.open), (5, 2, 3, 0));
+    }
+    let alone = ask(&limited(20), CHAT, "", STREAM).await;
+    assert_eq!((alone.status, alone.headers.get("retry-after")), (StatusCode::TOO_MANY_REQUESTS, None));
+    assert!(alone.body().contains("Request too large"));
+}
+
 /// What a fault does to the stream of ten tokens: token events, whether it broke, whether it ended with
 /// `[DONE]`, and when it was over.
 async fn with_fault(fault: &str) -> (Seen, usize, bool, bool) {

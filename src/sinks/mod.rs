@@ -1,6 +1,8 @@
 //! Where numbers go. A sink is told facts, in order, by one thread; it must not block and cannot fail:
 //! what it cannot keep it counts.
 
+mod json;
+pub mod ledger;
 pub mod metrics;
 pub mod notices;
 pub mod request_log;

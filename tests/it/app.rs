@@ -246,3 +246,56 @@ async fn silent_connections_do_not_keep_the_admin_port_from_answering() {
     drop(silent.drain(..100));
     wait_for(&world, "streamgauge_config_last_reload_successful", 1.0).await;
 }
+
+/// The lines of a usage ledger, in their order.
+fn ledger(folder: &std::path::Path) -> Vec<serde_json::Value> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usage_ledger_says_what_the_metrics_say() {
+    let folder = std::env::temp_dir().join(format!("streamgauge-usage-{}", std::process::id()));
+    let more = format!(
+        "models: [{{name: sim, price: {{currency: USD, input: 0.15, output: 0.6}}}}]\n\
+         usage_ledger: {{path: {}, rotate: 4KiB}}\n",
+        folder.join("a/b").display()
+    );
+    let world = world(&more).await;
+    for turn in 0..20 {
+        let tenant = ["search", "support"][turn % 2];
+        assert_eq!(chat(world.app.data, &[("x-tenant-id", tenant)]).await.0, 200);
+    }
+    assert_eq!(ask(world.app.data, "GET", "/v1/models", &[], "").await.0, 200);
+    assert_eq!(ask(world.app.data, "POST", "/v1/chat/completions", &[], "{").await.0, 400);
+    wait_for(&world, "streamgauge_requests_ended_total{upstream=\"default\"}", 22.0).await;
+    wait_for(&world, "streamgauge_unsettled_tokens{direction=\"output\",state=\"live\"}", 0.0).await;
+    let page = page(&world).await;
+    world.app.stop().await;
+    let lines = ledger(&folder.join("a/b"));
+    let numbers: Vec<_> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=22).collect::<Vec<_>>());
+    for tenant in ["search", "support"] {
+        let of: Vec<_> = lines.iter().filter(|line| line["tenant"] == tenant).collect();
+        assert_eq!(of.len(), 10);
+        let labels = format!("tenant=\"{tenant}\",model=\"sim\",upstream=\"default\"");
+        for (name, member) in [
+            ("input_tokens_total", "input_tokens"),
+            ("output_tokens_total", "output_tokens"),
+            ("cost_total", "cost"),
+        ] {
+            let sum: f64 = of.iter().map(|line| line[member].as_f64().unwrap()).sum();
+            let currency = if member == "cost" { ",currency=\"USD\"" } else { "" };
+            let counted = sample(&page, &format!("streamgauge_{name}{{{labels}{currency}}}")).unwrap();
+            assert!(sum > 0.0 && (sum - counted).abs() < 1e-12, "{name} of {tenant}: {sum} and {counted}");
+        }
+    }
+    let rest: Vec<_> = lines.iter().filter(|line| line["tenant"] == "anonymous").collect();
+    let outcomes: Vec<_> =
+        rest.iter().map(|line| (&line["code"], line["outcome"].as_str().unwrap())).collect();
+    assert_eq!(outcomes, [(&200.into(), "completed"), (&400.into(), "upstream_refused")]);
+    assert!(rest.iter().all(|line| line.get("input_tokens").is_none() && line.get("cost").is_none()));
+    std::fs::remove_dir_all(folder).unwrap();
+}

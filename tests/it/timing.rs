@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::harness::{
-    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, asked, chunk, post, token,
+    LAST_CHUNK, LAST_EVENTS, ONE_UPSTREAM, STREAM_HEAD, STREAM_REQUEST, Sidecar, Stream, asked, chunk, post,
+    token,
 };
 
 async fn pause(millis: u64) {
@@ -215,4 +216,28 @@ async fn a_token_in_an_event_that_only_the_end_completes_is_in_every_metric() {
     let ttft = "{model=\"m\",upstream=\"default\",dialect=\"openai_chat\",input_band=\"le_1k\"}";
     assert_eq!(sidecar.sample(&format!("streamgauge_time_to_first_token_seconds_count{ttft}")), Some(1.0));
     assert_eq!(sidecar.sample("streamgauge_output_chunks_total{upstream=\"default\"}"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_upstreams_limits_are_told_as_they_stood_at_its_head() {
+    let (sidecar, _upstream, mut client, mut server) = asked(ONE_UPSTREAM).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let head = STREAM_HEAD.replacen(
+        "\r\n",
+        "\r\nanthropic-ratelimit-tokens-limit: 40000\r\nanthropic-ratelimit-tokens-reset: 2027-01-15T08:01:00Z\r\n\
+         x-ratelimit-remaining-requests: 7\r\n",
+        1,
+    );
+    server.write(&head).await;
+    client.read_head().await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let mut stream = Stream { client, server };
+    stream.send(&token("word")).await;
+    stream.end().await;
+    let line = sidecar.exchange().await;
+    let tokens = serde_json::json!({"limit": 40000, "reset_seconds": 40.0});
+    assert_eq!(line["ratelimit"], serde_json::json!({"requests": {"remaining": 7}, "tokens": tokens}));
+    let labels = "upstream=\"default\",model=\"m\",kind=\"tokens\"";
+    let left = sidecar.value("upstream_ratelimit_reset_seconds", labels);
+    assert!((24.9..=25.0).contains(&left), "{left} s, 15 s later");
 }

@@ -111,7 +111,7 @@ fn values(label: Label) -> &'static str {
         Label::Currency => "Three letters, as ISO 4217 writes them.",
         Label::Alternative => "The name of another configured model.",
         Label::Stage => {
-            "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`: only the log's line is lost."
+            "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`, `usage_ledger`: only the line there is lost."
         }
         Label::Action => {
             "`asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came. `too_slow`: not all there after 10 s; the same."

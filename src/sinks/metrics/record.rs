@@ -92,7 +92,7 @@ impl Metrics {
         }
         self.add(Id::Requests, &labels, 1, now);
         self.reserve(exchange, &labels, now);
-        self.upstream_limits(exchange, &labels, now);
+        self.upstream_limits(exchange, &labels);
         self.ended_times(exchange, &mut labels, now);
         for reason in &exchange.finish_reasons {
             labels.set(Label::Reason, reason.label());

@@ -14,7 +14,7 @@ use crate::account::tokenize::Counted;
 use crate::admission::Asking;
 use crate::exchange::{
     Cost, Count, DialectId, Exchange, FinishReason, HitAction, InputBand, ModelNames, Outcome, Timing,
-    Unobserved, Unpriced, UpstreamLimits, Usage,
+    ToldLimits, Unobserved, Unpriced, UpstreamLimits, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -325,7 +325,11 @@ fn full() -> Bench {
             reserved: Some(300),
             undecodable: 3,
             unpriced: Some(Unpriced::Tokens),
-            limits: Some((Moment::default(), Box::new(limits))),
+            limits: Some(ToldLimits {
+                at: Moment::default(),
+                wall: SystemTime::UNIX_EPOCH,
+                limits: Box::new(limits),
+            }),
             finish_reasons: Vec::new(),
             output: Some(Count::estimated(8)),
             ..exchange()
@@ -857,12 +861,14 @@ async fn no_series_has_a_label_twice() {
 #[tokio::test(start_paused = true)]
 async fn the_newest_word_of_an_upstreams_limits_counts_and_its_reset_comes_nearer() {
     let bench = Bench::new(&config());
+    let wall = |at| SystemTime::UNIX_EPOCH + Duration::from_secs(1_799_999_998) + millis(at);
     let told = |remaining: &str, reset: &str, at| {
         let mut limits = UpstreamLimits::default();
         limits.take("x-ratelimit-remaining-tokens", remaining);
         limits.take("anthropic-ratelimit-requests-reset", reset);
         limits.take("x-ratelimit-reset-tokens", "6m0s");
-        bench.tell(&Exchange { limits: Some((Moment::new(millis(at)), Box::new(limits))), ..exchange() });
+        let told = ToldLimits { at: Moment::new(millis(at)), wall: wall(at), limits: Box::new(limits) };
+        bench.tell(&Exchange { limits: Some(told), ..exchange() });
     };
     tokio::time::advance(millis(5_000)).await;
     told("100", "2027-01-15T08:01:00Z", 3_000);

@@ -7,7 +7,7 @@ use super::Metrics;
 use super::catalog::Id;
 use super::labels::{Key, Label, Labels};
 use crate::clock::Moment;
-use crate::exchange::{Exchange, LimitKind, Name, Reset, UpstreamLimit};
+use crate::exchange::{Exchange, LimitKind, Name, ToldLimits, UpstreamLimit};
 
 const SERIES: [Label; 2] = [Label::Upstream, Label::Model];
 
@@ -26,14 +26,11 @@ struct Word {
 
 impl Metrics {
     /// Keeps what an answer's head told, unless a later one has told already.
-    pub(super) fn upstream_limits(&self, exchange: &Exchange, labels: &Labels<'_>, now: Moment) {
-        let Some((at, limits)) = &exchange.limits else { return };
+    pub(super) fn upstream_limits(&self, exchange: &Exchange, labels: &Labels<'_>) {
+        let Some(ToldLimits { at, wall, limits }) = &exchange.limits else { return };
         let mut told = self.limits.0.lock();
         for (kind, limit) in limits.each() {
-            let resets = limit.reset.map(|reset| match reset {
-                Reset::After(after) => *at + after,
-                Reset::At(then) => now + then.duration_since(self.clock.wall(now)).unwrap_or_default(),
-            });
+            let resets = limit.reset.map(|reset| *at + reset.after(*wall));
             let word = Word { limit, at: *at, resets };
             let known = told.entry((labels.pick(&SERIES), kind)).or_insert(word);
             if known.at <= *at {

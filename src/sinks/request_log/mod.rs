@@ -4,6 +4,8 @@
 //! Lines are written by a thread of its own behind a bounded queue: a slow disk or a blocked pipe loses
 //! lines, which are counted, and nothing else.
 
+mod line;
+
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
@@ -16,213 +18,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::value::RawValue;
+
+pub use line::Line;
+pub(super) use line::put_tokens;
 
 use super::{Fact, Sink};
-use crate::account::price::PICO;
 use crate::config::{LogPath, RequestLog as Settings};
-use crate::exchange::{Blame, Exchange, FinishReason, Limited, Name, Unobserved};
+use crate::exchange::Exchange;
 use crate::vitals::{DropStage, Vitals};
 
 const QUEUE: usize = 8_192; // some seconds of a blocked pipe at a thousand lines a second
-const LINE: usize = 1_024; // most lines have 700 to 900 bytes
-
-/// One exchange as it stands in the log. What is unknown is absent.
-#[derive(Debug)]
-pub struct Line<'a> {
-    exchange: &'a Exchange,
-    reproducible: bool,
-}
-
-impl<'a> Line<'a> {
-    /// The line of an exchange.
-    pub fn of(exchange: &'a Exchange) -> Self {
-        Self { exchange, reproducible: false }
-    }
-
-    /// The same line without what differs from run to run: ids that we made, wall-clock time, load, what
-    /// the sidecar itself cost.
-    pub fn reproducible(exchange: &'a Exchange) -> Self {
-        Self { exchange, reproducible: true }
-    }
-}
-
-impl Line<'_> {
-    fn put<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
-        let exchange = self.exchange;
-        let varying = |there: bool| there && !self.reproducible;
-        let time = varying(true).then(|| humantime::format_rfc3339_millis(exchange.ended_at).to_string());
-        out.put("time", time)?;
-        out.put("request_id", varying(true).then_some(exchange.request_id.as_str()))?;
-        out.put("upstream_request_id", text(exchange.upstream_request_id.as_ref()))?;
-        out.put("trace_id", text(exchange.trace_id.as_ref()))?;
-        out.put("tenant", Some(exchange.tenant.as_str()))?;
-        out.put("model", Some(text(exchange.model.label(exchange.accepted())).unwrap_or("unknown")))?;
-        out.put("model_requested", text(exchange.model.requested.as_ref()))?;
-        out.put("model_served", text(exchange.model.served.as_ref()))?;
-        out.put("upstream", Some(exchange.upstream.as_str()))?;
-        out.put_word("dialect", Some(exchange.dialect.0))?;
-        out.put_word("unobserved", exchange.unobserved.map(Unobserved::label))?;
-        out.put("stream", Some(exchange.stream))?;
-        out.put("code", exchange.code)?;
-        out.put_word("outcome", Some(exchange.outcome.label()))?;
-        out.put_word("blame", exchange.outcome.blame(exchange.code).map(Blame::label))?;
-        out.put("error_class", text(exchange.error_class.as_ref()))?;
-        out.put_word("finish_reason", exchange.finish_reasons.first().copied().map(FinishReason::label))?;
-        self.put_times(out)?;
-        self.put_tokens(out)?;
-        out.put("limit", exchange.limited.as_deref().and_then(LimitMember::of))?;
-        out.put("chunks", Some(exchange.chunks))?;
-        out.put("bytes_in", Some(exchange.bytes_in))?;
-        out.put("bytes_out", Some(exchange.bytes_out))?;
-        out.put("in_flight_at_start", varying(true).then_some(exchange.in_flight_at_start))?;
-        out.put("config", varying(true).then_some(exchange.config.as_str()))
-    }
-
-    fn put_times<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
-        let Self { exchange, reproducible } = *self;
-        let timing = &exchange.timing;
-        let overhead = timing.overhead_request.unwrap_or_default() + timing.overhead_response;
-        out.put("ttfb_seconds", timing.ttfb.map(rounded))?;
-        out.put("ttft_seconds", timing.ttft.map(rounded))?;
-        out.put("first_answer_seconds", timing.first_answer.map(rounded))?;
-        out.put("last_token_seconds", timing.last_token.map(rounded))?;
-        out.put("duration_seconds", Some(rounded(timing.duration)))?;
-        out.put("longest_gap_seconds", timing.longest_gap.map(rounded))?;
-        out.put("tpot_seconds", timing.tpot.map(rounded))?;
-        out.put("connect_seconds", exchange.connect.map(rounded).filter(|_| !reproducible))?;
-        out.put("overhead_seconds", (!reproducible).then_some(rounded(overhead)))
-    }
-
-    fn put_tokens<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
-        let exchange = self.exchange;
-        let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
-        out.put("input_tokens", exchange.input.map(|count| count.value))?;
-        out.put_word("input_source", exchange.input.map(|count| count.source.label()))?;
-        out.put("cache_read_input_tokens", detail(exchange.usage.cache_read))?;
-        out.put("cache_write_input_tokens", detail(exchange.usage.cache_write))?;
-        out.put("output_tokens", exchange.output.map(|count| count.value))?;
-        out.put_word("output_source", exchange.output.map(|count| count.source.label()))?;
-        out.put("reasoning_output_tokens", detail(exchange.usage.reasoning))?;
-        let Some(cost) = &exchange.cost else { return Ok(()) };
-        out.put("cost", Some(Amount(cost.pico)))?;
-        out.put("currency", Some(cost.currency.as_str()))?;
-        out.put("price_version", Some(cost.version.as_str()))
-    }
-
-    /// The line's text, without a line feed.
-    fn text(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut text = Text(Vec::with_capacity(LINE));
-        self.put(&mut text)?;
-        text.0.push(b'}');
-        Ok(text.0)
-    }
-}
-
-/// What our own limits did to an exchange.
-#[derive(serde::Serialize)]
-struct LimitMember<'a> {
-    action: &'static str,
-    /// As the limit has it.
-    model: &'a str,
-    /// Tokens that it needed.
-    reserved: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delay_seconds: Option<f64>,
-}
-
-impl<'a> LimitMember<'a> {
-    /// None where there was room.
-    fn of(limited: &'a Limited) -> Option<Self> {
-        let (model, action) = limited.gravest()?;
-        Some(Self {
-            action: action.label(),
-            model: model.as_str(),
-            reserved: limited.reserved,
-            delay_seconds: limited.delay.map(|delay| delay.as_secs_f64()),
-        })
-    }
-}
-
-impl Serialize for Line<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = Map(serializer.serialize_map(None)?);
-        self.put(&mut map)?;
-        map.0.end()
-    }
-}
-
-/// Where the members of a line go.
-trait MemberWriter {
-    type Error;
-
-    /// Adds a member that is known.
-    fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> Result<(), Self::Error>;
-
-    /// Adds a member that is known, whose text is one of ours and has nothing to escape.
-    fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> Result<(), Self::Error> {
-        self.put(name, word)
-    }
-}
-
-/// Any format.
-struct Map<M>(M);
-
-impl<M: SerializeMap> MemberWriter for Map<M> {
-    type Error = M::Error;
-
-    fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> Result<(), M::Error> {
-        value.map_or(Ok(()), |value| self.0.serialize_entry(name, &value))
-    }
-}
-
-/// JSON, whose names need no look for what to escape: half of a line's cost.
-struct Text(Vec<u8>);
-
-impl MemberWriter for Text {
-    type Error = serde_json::Error;
-
-    fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {
-        let Some(value) = value else { return Ok(()) };
-        self.put_name(name);
-        serde_json::to_writer(&mut self.0, &value)
-    }
-
-    fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> serde_json::Result<()> {
-        let Some(word) = word else { return Ok(()) };
-        self.put_name(name);
-        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
-        Ok(())
-    }
-}
-
-impl Text {
-    fn put_name(&mut self, name: &'static str) {
-        let before: &[u8] = if self.0.is_empty() { b"{\"" } else { b",\"" };
-        [before, name.as_bytes(), b"\":"].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
-    }
-}
-
-/// Money as a number with all its decimals: exact where a reader reads decimals, as for a bill it should.
-struct Amount(u128);
-
-impl Serialize for Amount {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = format!("{}.{:012}", self.0 / PICO, self.0 % PICO);
-        let text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
-        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
-    }
-}
-
-fn text(name: Option<&Name>) -> Option<&str> {
-    name.map(Name::as_str)
-}
-
-/// Seconds to the microsecond: what clocks here can tell.
-fn rounded(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e6
-}
 
 /// The sink.
 #[derive(Debug)]
@@ -391,7 +196,10 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::{Count, DialectId, InputBand, ModelNames, Outcome, Timing, Usage};
+    use crate::exchange::{
+        Count, DialectId, FinishReason, InputBand, ModelNames, Name, Outcome, Timing, ToldLimits,
+        UpstreamLimits, Usage,
+    };
 
     fn exchange() -> Exchange {
         Exchange {
@@ -469,6 +277,29 @@ mod tests {
             assert_eq!(line.get(name), None, "{name}");
         }
         assert_eq!(line["chunks"], 24);
+    }
+
+    #[test]
+    fn the_upstreams_own_limits_stand_in_the_line_as_they_were_told() {
+        let mut limits = UpstreamLimits::default();
+        for (name, value) in [
+            ("x-ratelimit-limit-requests", "5000"),
+            ("x-ratelimit-remaining-tokens", "159976"),
+            ("x-ratelimit-reset-tokens", "6m0.5s"),
+            ("anthropic-ratelimit-input-tokens-reset", "2026-11-24T06:00:09Z"),
+        ] {
+            limits.take(name, value);
+        }
+        let wall = std::time::UNIX_EPOCH + Duration::from_millis(1_795_500_000_000);
+        let told = ToldLimits { at: crate::clock::Moment::default(), wall, limits: Box::new(limits) };
+        let told = Exchange { limits: Some(told), ..exchange() };
+        let text = String::from_utf8(Line::of(&told).text().unwrap()).unwrap();
+        let ratelimit = r#","ratelimit":{"requests":{"limit":5000},"tokens":{"remaining":159976,"reset_seconds":360.5},"input_tokens":{"reset_seconds":9.0}},"#;
+        assert!(text.contains(ratelimit), "{text}");
+        let line = serde_json::to_value(Line::reproducible(&told)).unwrap();
+        assert_eq!(line["ratelimit"]["tokens"]["reset_seconds"], 360.5);
+        assert_eq!(line["ratelimit"]["input_tokens"], serde_json::json!({}), "by the wall clock");
+        assert_eq!(serde_json::to_value(Line::of(&exchange())).unwrap().get("ratelimit"), None);
     }
 
     #[test]
