@@ -228,11 +228,16 @@ pub struct Full {
     pub action: Action,
 }
 
+impl Full {
+    fn severity(&self) -> (bool, bool, Option<Duration>) {
+        (self.action == Action::Reject, self.wait.is_none(), self.wait)
+    }
+}
+
 /// What a request for so many tokens is told. `windows` stand as `holds` do; `share`: each limit is for one in so many.
 pub fn judge(holds: &[Hold], windows: &[Window], tokens: u64, share: u64, now: Stamp) -> Verdict {
     let mut over = Vec::new();
     let mut full: Option<Full> = None;
-    let severity = |full: &Full| (full.action == Action::Reject, full.wait.is_none(), full.wait);
     for (place, (hold, window)) in holds.iter().zip(windows).enumerate() {
         for (limit, action) in &hold.rules {
             let limit = limit / share.max(1);
@@ -245,7 +250,7 @@ pub fn judge(holds: &[Hold], windows: &[Window], tokens: u64, share: u64, now: S
                 continue;
             }
             let found = Full { hold: place, limit, used: window.sum(now), wait, action: *action };
-            full = full.filter(|full| severity(full) >= severity(&found)).or(Some(found));
+            full = full.filter(|full| full.severity() >= found.severity()).or(Some(found));
         }
     }
     full.map_or_else(
@@ -344,15 +349,23 @@ impl Quota {
         verdict
     }
 
-    /// What a request would be told now.
+    /// What a request would be told now. By a share of the limits, our own charges must fit that; together with what is
+    /// known of others' they must fit the whole in any case: those may have used more than their share before.
     pub fn judge(&self, holds: &[Hold], tokens: u64, share: u64, now: Stamp) -> Verdict {
-        let window = |hold: &Hold| self.windows.get(&hold.scope).map(Held::all).unwrap_or_default();
-        // By one replica's share, only what is its own counts.
-        let ours =
-            |hold: &Hold| self.windows.get(&hold.scope).map(|held| held.ours.clone()).unwrap_or_default();
-        let windows: Vec<_> =
-            if share > 1 { holds.iter().map(ours).collect() } else { holds.iter().map(window).collect() };
-        judge(holds, &windows, tokens, share, now)
+        let windows = |of: fn(&Held) -> Window| -> Vec<Window> {
+            holds.iter().map(|hold| self.windows.get(&hold.scope).map(of).unwrap_or_default()).collect()
+        };
+        let whole = judge(holds, &windows(Held::all), tokens, 1, now);
+        if share <= 1 {
+            return whole;
+        }
+        match (whole, judge(holds, &windows(|held| held.ours.clone()), tokens, share, now)) {
+            (Verdict::Full(one), Verdict::Full(other)) => {
+                Verdict::Full(if one.severity() > other.severity() { one } else { other })
+            }
+            (full @ Verdict::Full(_), _) | (_, full @ Verdict::Full(_)) => full,
+            (pass, _) => pass,
+        }
     }
 
     /// Charges so many tokens to an exchange, whether or not there is room.
@@ -631,6 +644,18 @@ mod tests {
         let untold = quota.take_untold(at(2.0)).remove(0).1;
         assert_eq!(untold, [(START, -20)]);
         assert_eq!(quota.take_all(at(2.0)), [(scope, vec![(START, 10)])]);
+        // By half of the limit there is room for 40 of ours; with 45 of others' for 45.
+        let full = |quota: &Quota, tokens| match quota.judge(&holds, tokens, 2, at(3.0)) {
+            Verdict::Full(full) => Some(full.limit),
+            Verdict::Pass { .. } => None,
+        };
+        assert_eq!([full(&quota, 40), full(&quota, 41)], [None, Some(50)]);
+        quota.told(&holds[0].scope, Window::of([(START, 10), (START + 1, 70)]));
+        assert_eq!(
+            [full(&quota, 20), full(&quota, 21)],
+            [None, Some(100)],
+            "others have more than their share"
+        );
     }
 
     proptest! {
