@@ -65,8 +65,7 @@ pub fn settle(
     let text = seen.text();
     let model = models.names(requested, seen.served.as_ref());
     let label = model.label(accepted);
-    let input = seen.usage.input.map(Count::reported);
-    let input = input.or_else(|| counts.input.map(Counted::count));
+    let input = seen.usage.input.map(Count::reported).or_else(|| counts.input.map(Counted::count));
     let estimated_input = text.input.map(|bytes| learned.input(label, bytes).likely());
     let input = input.or_else(|| estimated_input.map(Count::estimated));
     let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);

@@ -104,6 +104,10 @@ impl LimitEntry {
             return Err(Error::at(at.clone().key("tokens_per_minute"), "must be at least 1"));
         }
         let action = match (self.action, self.max_delay) {
+            (ActionEntry::Delay, Some(Span(Duration::ZERO))) => {
+                let text = "is no time to wait; where nothing may wait write `action: reject`";
+                return Err(Error::at(at.clone().key("max_delay"), text));
+            }
             (ActionEntry::Delay, max_delay) => Action::Delay(max_delay.unwrap_or(MAX_DELAY).0),
             (_, Some(_)) => {
                 return Err(Error::at(at.clone().key("max_delay"), "goes with `action: delay`"));

@@ -343,6 +343,49 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_is_wrong_is_said_with_what_would_be_right() {
+        let limits = |entries: &str| format!("{UPSTREAM}models: [{{name: m}}]\nlimits: [{entries}]\n");
+        check_error(
+            &limits("{model: n, tokens_per_minute: 5}"),
+            "3:18: limits[0].model: `n` is the name of no configured model; write one under `models`, or \"*\"",
+        );
+        check_error(&limits("{}"), "3:10: limits[0]: missing field `tokens_per_minute`");
+        check_error(
+            &limits("{tokens_per_minute: 0}"),
+            "3:30: limits[0].tokens_per_minute: must be at least 1",
+        );
+        check_error(
+            &limits("{tokens_per_minute: 5, max_delay: 3s}"),
+            "3:44: limits[0].max_delay: goes with `action: delay`",
+        );
+        check_error(
+            &limits("{tokens_per_minute: 5, action: refuse}"),
+            "3:41: limits[0].action: unknown variant `refuse`, expected one of `observe`, `delay`, `reject`",
+        );
+        check_error(
+            &limits("{model: m, tokens_per_minute: 5}, {model: m, tokens_per_minute: 6}"),
+            "3:44: limits[1]: a second limit for `*` and `m` that does the same",
+        );
+        check_error(
+            &limits("{tokens_per_minute: 5}, {tokens_per_minute: 6, action: delay, max_delay: 0}"),
+            "3:83: limits[1].max_delay: is no time to wait; where nothing may wait write `action: reject`",
+        );
+    }
+
+    #[test]
+    fn a_password_in_the_limit_stores_url_is_shown_nowhere() {
+        let store = |url: &str| format!("{UPSTREAM}limit_store: {url}\n");
+        let config = parse(&store("rediss://me:hush@redis:6380/2")).unwrap();
+        let shown = format!("{config:?}{}", config.to_yaml());
+        assert!(shown.contains("rediss://***@redis:6380/2") && !shown.contains("hush"), "{shown}");
+        for wrong in ["http://u:hush@redis", "redis://", "redis://:hush@", "u:hush@redis", "redis"] {
+            let error = parse(&store(wrong)).map(|_| ()).unwrap_err().to_string();
+            let want = "2:14: limit_store: is no place where limits can be kept; write `memory`, or a URL like redis://";
+            assert!(error.starts_with(want) && !error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_price_that_is_wrong_is_said_with_what_would_be_right() {
         let model = |entry: &str| format!("{UPSTREAM}models:\n  - {{name: m, {entry}}}\n");
         check_error(

@@ -214,6 +214,15 @@ def connects(address: tuple[str, int]) -> bool:
 
 
 @contextlib.contextmanager
+def redis(port: int, folder: Path) -> Iterator[Program]:
+    """A real Redis that keeps nothing on disk."""
+    arguments = [installed("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with running(arguments, folder, "redis") as program:
+        program.wait_for("Ready to accept connections", stream="out")
+        yield program
+
+
+@contextlib.contextmanager
 def prometheus(metrics_url: str, folder: Path) -> Iterator[str]:
     """A Prometheus that scrapes the sidecar each second and keeps exemplars: its URL."""
     folder.mkdir(parents=True, exist_ok=True)

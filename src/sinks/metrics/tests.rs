@@ -271,6 +271,16 @@ fn sum(samples: &Samples, metric: &str, labels: &[(&str, &str)]) -> Option<f64> 
 
 // ── pages ──
 
+/// A request that a limit of ours held.
+fn delayed(bench: &Bench, origin: &Origin) {
+    let limits = config().limits;
+    let asking = Asking { number: origin.number, tenant: &origin.tenant, model: None, tokens: 1_100 };
+    let mut limited = bench.windows.observe(&limits, asking).unwrap();
+    limited.hits.push((name(ALL), HitAction::Delayed));
+    limited.delay = Some(millis(700));
+    bench.metrics.record(&Fact::Limited { origin, limited: &limited });
+}
+
 /// One of everything.
 fn full() -> Bench {
     let bench = Bench::new(&config());
@@ -310,12 +320,7 @@ fn full() -> Bench {
         so_far: Tokens { input: 100, output: 20 },
         reserved: Some(1_100),
     });
-    let (tenant, ours) = (name("search"), config().limits);
-    let asking = Asking { number: runs.origin.number, tenant: &tenant, model: None, tokens: 1_100 };
-    let mut limited = bench.windows.observe(&ours, asking).unwrap();
-    limited.hits.push((name(ALL), HitAction::Delayed));
-    limited.delay = Some(millis(700));
-    bench.metrics.record(&Fact::Limited { origin: &runs.origin, limited: &limited });
+    delayed(&bench, &runs.origin);
     let counted = |tokens| Some(Counted { tokens, exact: true });
     let counts = Counts { input: counted(27), output: counted(24), ..Counts::default() };
     bench.metrics.record(&Fact::Audited { exchange: &streamed, counts });

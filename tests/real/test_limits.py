@@ -1,0 +1,234 @@
+"""Limits on tokens per minute, held to by two replicas through a real Redis, and before a provider that has its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
+
+import programs
+from exposition import Scrape
+
+LIMIT = 40_000
+CLIENTS = 20
+
+
+class Provider(ThreadingHTTPServer):
+    """Counts a prompt of n words as the tokenizer does, and remembers who came when, and what it came to."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.served: list[dict] = []
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):  # noqa: N802
+        began = time.monotonic()
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        prompt = len(asked["messages"][0]["content"].split()) + 7
+        most = asked.get("max_tokens")
+        completion = random.randint(1, most) if most else random.randint(200, 2_500)
+        time.sleep(random.uniform(0.05, 0.5))
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}
+        body = json.dumps({"model": "gpt", "choices": [choice], "usage": usage}).encode()
+        served = {"tenant": self.headers["x-tenant-id"], "tokens": prompt + completion, "began": began}
+        self.server.served.append(served | {"ended": time.monotonic()})
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def provider():
+    server = Provider()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+
+
+def config(folder, upstream: tuple[str, int], limits: str, store: str = "memory"):
+    path = folder / "config.yaml"
+    path.write_text(
+        f"upstream: http://{upstream[0]}:{upstream[1]}\n"
+        "models: [{name: gpt, tokenizer: {encoding: o200k_base}}]\n"
+        f"limits: [{limits}]\nlimit_store: {store}\n"
+    )
+    return path
+
+
+def post(address: tuple[str, int], tenant: str, words: int, most: int | None, timeout: float = 200) -> tuple[int, dict]:
+    """Sends one request; gives the status and the headers."""
+    body = {"model": "gpt", "messages": [{"role": "user", "content": " ".join(["the"] * words)}]}
+    if most:
+        body["max_tokens"] = most
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
+    headers = {"content-type": "application/json", "x-tenant-id": tenant}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, dict(answer.headers)
+
+
+def most_in_a_minute(served: list[dict]) -> int:
+    """The most tokens of requests that came within any sixty seconds."""
+    served = sorted(served, key=lambda one: one["began"])
+    return max(
+        sum(other["tokens"] for other in served if one["began"] <= other["began"] < one["began"] + 60)
+        for one in served
+    )
+
+
+def most_at_once(served: list[dict]) -> int:
+    """The most tokens of requests that ran at the same time."""
+    return max(
+        sum(other["tokens"] for other in served if other["began"] <= one["began"] <= other["ended"]) for one in served
+    )
+
+
+def scrape(sidecar: programs.Sidecar) -> Scrape:
+    with urllib.request.urlopen(sidecar.metrics_url, timeout=5) as page:
+        return Scrape(page.read().decode())
+
+
+def used(sidecar: programs.Sidecar, tenant: str) -> float:
+    return scrape(sidecar).only("tpm_used", tenant=tenant, model="*")
+
+
+def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path):
+    """`exact` says how long its answers may be, `unsure` does not: what comes of that is repaid."""
+    port = programs.free_port()
+    redis = lambda name: programs.redis(port, tmp_path / name)  # noqa: E731
+    limits = "{tenant: '*', tokens_per_minute: 40000, action: reject}"
+    with provider() as upstream:
+        settings = config(tmp_path, upstream.server_address, limits, f"redis://127.0.0.1:{port}")
+        first_redis = redis("redis-1")
+        with (
+            first_redis as killed,
+            programs.sidecar(None, tmp_path / "one", "--config", str(settings)) as one,
+            programs.sidecar(None, tmp_path / "two", "--config", str(settings)) as two,
+        ):
+            for sidecar in (one, two):
+                sidecar.program.wait_for("limit_store answers")
+            began = time.monotonic()
+            refused = []
+
+            def client(number: int) -> None:
+                chance = random.Random(number)
+                tenant = "exact" if number % 2 else "unsure"
+                time.sleep(chance.uniform(0, 5))
+                while time.monotonic() < began + 105:
+                    words, most = chance.randint(20, 400), chance.randint(100, 1_500)
+                    sidecar = chance.choice((one, two))
+                    status, headers = post(sidecar.address, tenant, words, most if tenant == "exact" else None)
+                    if status == 429:
+                        assert int(headers["retry-after"]) <= 62 or tenant == "unsure", headers
+                        refused.append(tenant)
+                    else:
+                        assert status == 200
+                    time.sleep(chance.uniform(0.5, 3))
+
+            with ThreadPoolExecutor(CLIENTS) as clients:
+                running = [clients.submit(client, number) for number in range(CLIENTS)]
+                time.sleep(58)
+                killed.process.kill()
+                gone = time.monotonic()
+                for sidecar in (one, two):
+                    sidecar.program.wait_for("limit_store does not answer")
+                    page = scrape(sidecar)
+                    assert page.only("limit_store_up") == 0
+                time.sleep(12)
+                back = time.monotonic()
+                with redis("redis-2"):
+                    for sidecar in (one, two):
+                        sidecar.program.wait_for("(?s)does not answer.*limit_store answers")
+                    [client.result() for client in running]
+                    time.sleep(2.5)  # till each has been told of what the other settled
+                    counted = {tenant: [used(one, tenant), used(two, tenant)] for tenant in ("exact", "unsure")}
+                    pages = [scrape(sidecar) for sidecar in (one, two)]
+    served = {tenant: [one for one in upstream.served if one["tenant"] == tenant] for tenant in ("exact", "unsure")}
+    for tenant, own in served.items():
+        meanwhile = [one for one in own if gone + 1 < one["began"] < back]
+        print(
+            f"{tenant}: {len(own)} served, {len(meanwhile)} of them without Redis, {refused.count(tenant)} refused; "
+            f"{most_in_a_minute(own)} tokens in a minute"
+        )
+        assert refused.count(tenant) > 20, "nobody met the limit"
+        assert meanwhile, "nothing went on without Redis"
+        assert counted[tenant][0] == counted[tenant][1]
+    assert 0.8 * LIMIT < most_in_a_minute(served["exact"]) <= LIMIT
+    surplus = most_at_once(served["unsure"])
+    assert most_in_a_minute(served["unsure"]) <= LIMIT + surplus
+    minutes = (time.monotonic() - began) / 60
+    assert sum(one["tokens"] for one in served["unsure"]) <= LIMIT * (minutes + 1) + surplus
+    for page in pages:
+        assert page.only("limit_store_up") == 1
+        assert page.only("limit_store_fallbacks_total") > 0
+    for sidecar in (one, two):
+        said = sidecar.program.err.read_text()
+        assert said.count("does not answer") == 1 and said.count("limit_store answers") == 2, said
+
+
+def test_a_provider_with_the_same_limit_never_refuses_who_is_delayed(tmp_path):
+    """Without the sidecar the same clients are refused hundreds of times."""
+    options = ("--tokens-per-minute", str(LIMIT), "--ttft", "20ms", "--tps", "2000")
+    limits = "{tenant: '*', tokens_per_minute: 40000, action: delay, max_delay: 3m}"
+
+    def ask(address: tuple[str, int], seconds: float) -> list[int]:
+        """What clients are answered that ask as fast as they are answered, or four times a second."""
+        until = time.monotonic() + seconds
+
+        def client(number: int) -> list[int]:
+            chance, found = random.Random(number), []
+            while time.monotonic() < until:
+                found.append(post(address, "a", chance.randint(100, 300), chance.randint(300, 900))[0])
+                time.sleep(0.25 if found[-1] == 429 else 0)
+            return found
+
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            return sum(clients.map(client, range(CLIENTS)), [])
+
+    with programs.simulated(tmp_path / "naive", *options) as upstream:
+        naive = ask(upstream, 20)
+    with programs.simulated(tmp_path / "delayed", *options) as upstream:
+        settings = config(tmp_path, upstream, limits)
+        with programs.sidecar(None, tmp_path, "--config", str(settings)) as sidecar:
+            delayed = ask(sidecar.address, 62)
+            page = scrape(sidecar)
+        log = sidecar.log()
+    print(f"naive: {naive.count(429)} refused of {len(naive)}; delayed: {delayed.count(429)} of {len(delayed)}")
+    assert naive.count(429) > 200
+    assert set(delayed) == {200} and len(delayed) > naive.count(200)
+    waited = sorted((began(line), began(line) + line["limit"]["delay_seconds"]) for line in log if "limit" in line)
+    assert len(waited) > CLIENTS
+    # Whose request was here first went first; a prompt is counted before it is in the queue, which takes its time.
+    overtaken = [(one, other) for one, other in combinations(waited, 2) if one[0] + 1 < other[0] and other[1] < one[1]]
+    assert not overtaken
+    hits = page.only("tpm_limit_hits_total", tenant="a", model="*", action="delayed")
+    assert hits == len(waited) == page.only("tpm_delay_seconds_count", tenant="a", model="*")
+
+
+def began(line: dict) -> float:
+    ended = time.strptime(line["time"][:19], "%Y-%m-%dT%H:%M:%S")
+    return time.mktime(ended) + float(line["time"][19:23]) - line["duration_seconds"]
