@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::dialect::RequestFacts;
 use crate::exchange::{
     Cost, Count, DialectId, Ending, Exchange, InputBand, Limited, ModelNames, Name, Outcome, Timing,
-    ToldLimits, Unpriced,
+    ToldLimits, Unpriced, Verdict,
 };
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
@@ -13,6 +13,7 @@ use crate::observe::Observation;
 use super::learned::Learned;
 use super::model::Models;
 use super::price::Tokens;
+use super::slo::{Course, Party, Slos};
 use super::tokenize::Counted;
 
 /// An exchange that has ended, as the data plane hands it over.
@@ -47,12 +48,13 @@ pub struct Counts {
     pub first_event: Option<Counted>,
 }
 
-/// What an exchange means. `models` are those of the configuration that it met, `config` is its hash; what was not
+/// What an exchange means. `models` and `slos` are those of the configuration that it met, `config` is its hash; what was not
 /// reported is what was counted, else it is estimated by what was `learned`.
 pub fn settle(
     finished: Finished,
     counts: Counts,
     models: &Models,
+    slos: &Slos,
     learned: &Learned,
     config: Name,
     ended_at: SystemTime,
@@ -87,6 +89,12 @@ pub fn settle(
     let n1 = counts.first_event.filter(|counted| counted.exact && counted.tokens > 0);
     let mut clocks = seen.clocks;
     clocks.first_event_tokens = clocks.first_event_tokens.or_else(|| n1.map(|counted| counted.tokens));
+    let timing = Timing {
+        overhead_request: finished.overhead_request,
+        overhead_response: finished.overhead_response,
+        ..Timing::of(&clocks, streamed, output.and_then(Count::exact), seen.choices)
+    };
+    let slos = verdicts(slos, &origin, label, &seen, outcome, &timing);
     Exchange {
         number: origin.number,
         request_id: origin.request_id,
@@ -103,11 +111,8 @@ pub fn settle(
         outcome,
         error_class: seen.error_class,
         finish_reasons: seen.finish_reasons,
-        timing: Timing {
-            overhead_request: finished.overhead_request,
-            overhead_response: finished.overhead_response,
-            ..Timing::of(&clocks, streamed, output.and_then(Count::exact), seen.choices)
-        },
+        timing,
+        slos,
         sent: clocks.sent,
         input_band: ask(seen.request.as_ref(), seen.bytes_in).input_band,
         reserved: reserved.filter(|_| is_generation),
@@ -127,6 +132,31 @@ pub fn settle(
         in_flight_at_start: finished.in_flight_at_start,
         config,
     }
+}
+
+/// What an exchange is to the objectives that it falls under.
+fn verdicts(
+    slos: &Slos,
+    origin: &Origin,
+    model: Option<&Name>,
+    seen: &Observation,
+    outcome: Outcome,
+    timing: &Timing,
+) -> Vec<(u8, Name, Verdict)> {
+    let course = Course {
+        started: seen.clocks.started,
+        asked_stream: seen.request.as_ref().is_some_and(|facts| facts.stream),
+        streamed: seen.streamed && seen.closure.code.is_some_and(|code| (200..300).contains(&code)),
+        observed: seen.closure.observed,
+        head: seen.clocks.head,
+        first_token: seen.clocks.first_token,
+        tpot: timing.tpot,
+        ended: seen.clocks.ended,
+        code: seen.closure.code,
+        outcome,
+    };
+    let Origin { dialect, tenant, upstream, .. } = origin;
+    slos.verdicts(Party { dialect: *dialect, tenant, model, upstream }, &course)
 }
 
 /// What an exchange costs.

@@ -8,6 +8,7 @@ mod ledger;
 mod limit;
 mod model;
 mod price;
+mod slo;
 mod tenant;
 mod value;
 
@@ -23,6 +24,7 @@ pub use value::{Listen, SecretUrl, UpstreamUrl};
 
 use crate::account::model::Models;
 use crate::account::quota::Limits;
+use crate::account::slo::Slos;
 use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub tenants: Tenants,
     /// Which models are known by name.
     pub models: Arc<Models>,
+    /// What is promised of exchanges.
+    pub slos: Slos,
     /// How many tokens tenants may use.
     pub limits: Limits,
     /// Where replicas share what is used of them.

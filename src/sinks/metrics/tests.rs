@@ -145,6 +145,7 @@ fn exchange() -> Exchange {
         alternatives: Vec::new(),
         limits: None,
         limited: None,
+        slos: Vec::new(),
         chunks: 0,
         undecodable: 0,
         bytes_in: 0,
