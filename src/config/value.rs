@@ -290,6 +290,39 @@ impl Serialize for UpstreamUrl {
     }
 }
 
+/// Where an issuer's keys are fetched: `https://` or `http://`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeysUrl(pub(super) http::Uri);
+
+impl FromStr for KeysUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The URL is never repeated: a user's password or a token in the query may be in it.
+        if text.contains('@') {
+            return Err("a URL of keys cannot have a user; keys are public, so none is needed".to_owned());
+        }
+        let expected = "expected a file, or https://HOST/PATH or http://HOST/PATH";
+        let uri = http::Uri::from_str(text).map_err(|_| format!("this is no URL; {expected}"))?;
+        if !matches!(uri.scheme_str(), Some("https" | "http")) {
+            return Err(format!("keys are fetched over HTTP only; {expected}"));
+        }
+        match uri.authority() {
+            Some(host) if host.as_str() != host.host() && host.port_u16().is_none() => {
+                Err("the URL has no such port; ports are 1 to 65535".to_owned())
+            }
+            Some(host) if !host.host().is_empty() => Ok(Self(uri)),
+            _ => Err(format!("the URL has no host; {expected}")),
+        }
+    }
+}
+
+impl Serialize for KeysUrl {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
 /// Bucket bounds by histogram; each list ascends and is finite. A name that stands twice is an error.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct BucketLists(pub(super) BTreeMap<String, Vec<f64>>);

@@ -174,7 +174,7 @@ fn path(target: &Uri) -> Uri {
 }
 
 /// An error and what stands behind it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

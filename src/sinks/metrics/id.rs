@@ -59,5 +59,7 @@ pub(super) enum Id {
     ObservationFailures,
     RecordsDropped,
     LabelOverflow,
+    JwksLastFetch,
+    JwksFetchFailures,
     Series,
 }

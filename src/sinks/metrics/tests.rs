@@ -277,6 +277,10 @@ fn full() -> Bench {
     upstream.injections(UsageInjection::Cut).add(2);
     bench.vitals.failures(ObservationFailure::Panic).add_one();
     bench.vitals.dropped(DropStage::RequestLog).add(2);
+    for keys in bench.vitals.jwks_at(&[name("https://id.example/keys")]) {
+        keys.fetched(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        keys.failures.add(2);
+    }
     let waiting = bench.open("search");
     waiting.set_awaits_token(true);
     let streamed =
