@@ -70,6 +70,7 @@ class Issuer:
         self.answer: list[dict] | tuple[int, dict, bytes] = []
         self.cache = ""
         self.asked: list[float] = []
+        self.seen: list[str] = []  # requests other than for keys
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -87,6 +88,11 @@ class Issuer:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                issuer.seen.append(f"{self.path}\n{self.headers}\n{body}")
+                self.send_error(501)
 
             def log_message(self, *_):
                 pass
