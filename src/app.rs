@@ -315,7 +315,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
 
 impl Control for Core {
     fn config(&self) -> String {
-        self.proxy.routes.load().config.to_yaml()
+        self.proxy.routes.load().config.to_shown_yaml()
     }
 
     fn reload(&self) -> Result<(), String> {

@@ -87,10 +87,8 @@ impl KeySet {
         if !is_plain || !Key::ALGORITHMS.contains(&header.alg) {
             return Err(Refused::NotSigned);
         }
-        let is_meant = |key: &&Key| header.kid.is_none() || key.jwk.common.key_id == header.kid;
-        if !self.0.iter().any(|key| is_meant(&key)) {
-            return Err(Refused::UnknownKey);
-        }
+        let named = |key: &Key| key.jwk.common.key_id == header.kid;
+        let is_meant = |key: &&Key| header.kid.is_none() || key.jwk.common.key_id.is_none() || named(key);
         let mut validation = Validation::new(header.alg);
         // When it holds is asked at each request; whom it is for is not ours to judge.
         validation.required_spec_claims.clear();
@@ -98,15 +96,20 @@ impl KeySet {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         let mut able = self.0.iter().filter(is_meant).filter(|key| key.algorithm == header.alg);
-        able.find_map(|key| decode(token, &key.key, &validation).ok())
-            .map(|data| data.claims)
-            .ok_or(Refused::NotSigned)
+        able.find_map(|key| decode(token, &key.key, &validation).ok()).map(|data| data.claims).ok_or_else(
+            || match header.kid.is_none() || self.0.iter().any(named) {
+                true => Refused::NotSigned,
+                false => Refused::UnknownKey,
+            },
+        )
     }
 }
 
 impl PartialEq for KeySet {
     fn eq(&self, other: &Self) -> bool {
-        self.0.iter().map(|key| &key.jwk).eq(other.0.iter().map(|key| &key.jwk))
+        // Some issuers show their keys in another order each time.
+        let has = |set: &Self, key: &Key| set.0.iter().any(|own| own.jwk == key.jwk);
+        self.0.iter().all(|key| has(other, key)) && other.0.iter().all(|key| has(self, key))
     }
 }
 
@@ -223,6 +226,23 @@ mod tests {
         let renamed = json!([with(rsa(), "kid", json!("e")), with(ec(), "kid", json!("r"))]);
         assert_eq!(refusal(renamed, RS256), Some(Refused::NotSigned));
         assert_eq!(refusal(json!([ec()]), RS256), Some(Refused::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_without_a_name_is_tried_whatever_a_token_names() {
+        let mut nameless = rsa();
+        nameless.as_object_mut().unwrap().remove("kid");
+        assert_eq!(refusal(json!([nameless.clone()]), RS256), None);
+        assert_eq!(refusal(json!([nameless.clone()]), ES256), Some(Refused::UnknownKey));
+        let other = with(ec(), "x", json!(Y));
+        assert_eq!(refusal(json!([nameless, other]), ES256), Some(Refused::NotSigned));
+    }
+
+    #[test]
+    fn the_same_keys_in_another_order_are_the_same_set() {
+        assert_eq!(parse(json!([rsa(), ec()])), parse(json!([ec(), rsa()])));
+        assert_ne!(parse(json!([rsa(), ec()])), parse(json!([rsa()])));
+        assert_ne!(parse(json!([rsa()])), parse(json!([with(rsa(), "kid", json!("s"))])));
     }
 
     #[test]

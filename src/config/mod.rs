@@ -66,6 +66,14 @@ impl Config {
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.file).unwrap_or_default()
     }
+
+    /// The same for whoever asks over the network: without the queries of URLs, which may have a key.
+    pub fn to_shown_yaml(&self) -> String {
+        let secret = self.tenants.to_fetch().filter(|keys| keys.url.query().is_some());
+        secret.fold(self.to_yaml(), |yaml, keys| {
+            yaml.replace(&keys.url.to_string(), &format!("{}?…", keys.label()))
+        })
+    }
 }
 
 /// The exposition's limits.

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import time
 
 import programs
@@ -83,7 +84,17 @@ def test_tokens_of_each_algorithm_and_none_that_only_looks_like_one(tmp_path):
                 "something critical": rsa_key.token("mallory", headers={"crit": ["b64"], "b64": True}),
             }.items():
                 assert whose(forged) == "nobody", name
-        assert len(issuer.asked) <= 2, "made-up keys had them fetched at most once more"
+            assert len(issuer.asked) == 1, "made-up names of keys have them fetched once in half a minute"
+            config = tmp_path / "config.yaml"
+            config.write_text(config.read_text().replace("default: nobody", "default: none"))
+            sidecar.program.process.send_signal(signal.SIGHUP)
+            sidecar.program.wait_for("configuration reloaded")
+            assert (whose(rsa_key.token("acme")), whose(other.token("mallory"))) == ("acme", "none")
+            assert len(issuer.asked) == 1, "a reload keeps what is here"
+            config.write_text(config.read_text().replace("/keys", "/others"))
+            sidecar.program.process.send_signal(signal.SIGHUP)
+            until(lambda: len(issuer.asked) == 2, 10, "another URL is fetched")
+            until(lambda: whose(rsa_key.token("acme")) == "acme", 10, "its keys are here")
 
 
 def test_keys_that_change_are_missing_and_come_back(tmp_path):
