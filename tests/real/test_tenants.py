@@ -139,6 +139,11 @@ def check_log(sidecar, sent: Sent) -> None:
     assert cost == sent.cost(), (cost, sent.cost())
 
 
+def lines(page) -> int:
+    """How many series there are, but for those that come with the end of a minute, wherever that falls."""
+    return sum(len(samples) for name, samples in page.samples.items() if "tokens_per_minute" not in name)
+
+
 def test_a_hundred_thousand_names_from_a_header(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)
@@ -159,13 +164,14 @@ def test_a_hundred_thousand_names_from_a_header(tmp_path):
             asyncio.run(send(sidecar.address, part, sent))
             page = scraper.settled(sent.requests.total(), timeout=30)
             check_page(page, sent)
-            sizes.append((sidecar.program.resident_bytes() / 2**20, page.only("series")))
+            sizes.append((sidecar.program.resident_bytes() / 2**20, lines(page)))
         print(f"{len(names)} requests in {time.monotonic() - begun:.0f} s; MiB and series: {sizes}")
         assert page.sum("records_dropped_total") == 0
         assert page.sum("label_overflow_total", label="tenant") > 0.5 * NAMES
         (before, series), (after, more_series) = sizes
-        assert after <= before * 1.1 + 2, f"{before:.1f} MiB after {FIRST} names, {after:.1f} after all"
-        assert more_series <= series * 1.25, f"{series} series after {FIRST} names, {more_series} after all"
+        # The first end of a minute brings a histogram of each tenant on the page, some hundred KiB.
+        assert after <= before * 1.1 + 4, f"{before:.1f} MiB after {FIRST} names, {after:.1f} after all"
+        assert more_series <= series * 1.1, f"{series} series after {FIRST} names, {more_series} after all"
         sidecar.program.wait_until(
             lambda: sidecar.program.out.read_bytes().count(b"\n") == len(names), 20, "the last line of the log"
         )
