@@ -65,5 +65,7 @@ pub(super) enum Id {
     ObservationFailures,
     RecordsDropped,
     LabelOverflow,
+    JwksLastFetch,
+    JwksFetchFailures,
     Series,
 }

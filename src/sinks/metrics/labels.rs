@@ -60,6 +60,8 @@ pub enum Label {
     Stage,
     /// What was done.
     Action,
+    /// Where something is fetched.
+    Url,
     /// The name of a label.
     Label,
     /// The program's version.
@@ -68,7 +70,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 20] = [
+    pub const ALL: [Label; 21] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -87,6 +89,7 @@ impl Label {
         Self::Alternative,
         Self::Stage,
         Self::Action,
+        Self::Url,
         Self::Label,
         Self::Version,
     ];
@@ -112,6 +115,7 @@ impl Label {
             Self::Alternative => "alternative",
             Self::Stage => "stage",
             Self::Action => "action",
+            Self::Url => "url",
             Self::Label => "label",
             Self::Version => "version",
         }
