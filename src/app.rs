@@ -17,6 +17,7 @@ use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::counting::Tokenizers;
+use crate::jwks::Keyring;
 use crate::live::LiveTable;
 use crate::pipeline::Pipeline;
 use crate::proxy::{Dial, Proxy, Routes, listener};
@@ -81,6 +82,7 @@ struct Core {
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
     tokenizers: Arc<Tokenizers>,
+    keyring: Keyring,
     shell: Shell,
     drain: CancellationToken,
     /// The file's text at the last reload, right or wrong. Held while one runs: two at once could end in the
@@ -134,12 +136,16 @@ impl App {
         let (places, pipeline) =
             Pipeline::new(Arc::clone(&live), clock, Arc::clone(&tokenizers), expectations, sinks, sweep)
                 .context("could not start the thread that counts tokens")?;
+        let keyring = Keyring::new(Dial::Network, clock, Arc::clone(&vitals), runtimes.accounts.clone());
+        let keys = keyring.prepare(&config.tenants)?;
         let routes = Routes::new(config, &vitals, clock, Dial::Network)?;
+        keyring.apply(keys);
         let proxy =
             Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, Arc::clone(&tokenizers)));
         let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
         let drain = CancellationToken::new();
-        let core = Arc::new(Core { proxy: Arc::clone(&proxy), metrics, tokenizers, shell, drain, seen });
+        let core =
+            Arc::new(Core { proxy: Arc::clone(&proxy), metrics, tokenizers, keyring, shell, drain, seen });
         let control: Arc<dyn Control> = Arc::clone(&core) as _;
         let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
 
@@ -301,7 +307,9 @@ impl Core {
             tracing::warn!(key, "changed, but takes a restart");
         }
         warn_of(&routes.config);
+        let keys = self.keyring.prepare(&routes.config.tenants)?;
         self.tokenizers.load(&routes.config.models)?;
+        self.keyring.apply(keys);
         self.metrics.apply(&routes.config);
         self.proxy.routes.store(Arc::new(routes));
         Ok(())
@@ -313,6 +321,12 @@ fn warn_of(config: &Config) {
     if config.tenants.has_unchecked() {
         tracing::warn!(
             "tenants are told by tokens whose signatures are not checked: anybody can be any tenant"
+        );
+    }
+    for keys in config.tenants.to_fetch().filter(|keys| keys.url.scheme_str() == Some("http")) {
+        tracing::warn!(
+            url = %keys.label(),
+            "keys are fetched without TLS: whoever is on the way there can be any tenant"
         );
     }
 }
@@ -338,7 +352,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
 
 impl Control for Core {
     fn config(&self) -> String {
-        self.proxy.routes.load().config.to_yaml()
+        self.proxy.routes.load().config.to_shown_yaml()
     }
 
     fn reload(&self) -> Result<(), String> {

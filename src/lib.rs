@@ -21,7 +21,7 @@
 //! # Reading order
 //!
 //! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`counting`], [`sinks`],
-//! [`admin`], [`app`]; beside them [`config`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//! [`admin`], [`app`]; beside them [`config`], [`jwks`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
 //!
 //! # Glossary
 //!
@@ -44,6 +44,7 @@ pub mod counting;
 pub mod demo;
 pub mod dialect;
 pub mod exchange;
+pub mod jwks;
 pub mod live;
 pub mod observe;
 pub mod pipeline;

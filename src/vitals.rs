@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
@@ -75,6 +76,28 @@ impl UpstreamVitals {
     /// Whether usage is or was to be asked for.
     pub fn injects(&self) -> bool {
         self.injections.get().is_some()
+    }
+}
+
+/// How the fetching of an issuer's keys goes.
+#[derive(Debug, Default)]
+pub struct JwksVitals {
+    /// Milliseconds of Unix time; 0: never.
+    fetched: AtomicU64,
+    /// Tries that brought no keys.
+    pub failures: Tally,
+}
+
+impl JwksVitals {
+    /// Keys have come.
+    pub fn fetched(&self, at: SystemTime) {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.fetched.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When keys came last, in seconds of Unix time; 0: never.
+    pub fn last_fetch(&self) -> f64 {
+        self.fetched.load(Ordering::Relaxed) as f64 / 1e3
     }
 }
 
@@ -171,6 +194,7 @@ impl DropStage {
 #[derive(Debug, Default)]
 pub struct Vitals {
     upstreams: RwLock<BTreeMap<Name, Arc<UpstreamVitals>>>,
+    jwks: RwLock<BTreeMap<Name, Arc<JwksVitals>>>,
     failures: [Tally; ObservationFailure::ALL.len()],
     dropped: [Tally; DropStage::ALL.len()],
 }
@@ -187,6 +211,18 @@ impl Vitals {
     /// Every upstream that was ever configured, by name.
     pub fn upstreams(&self) -> Vec<(Name, Arc<UpstreamVitals>)> {
         self.upstreams.read().iter().map(|(name, vitals)| (name.clone(), Arc::clone(vitals))).collect()
+    }
+
+    /// The counters of the keys at these URLs. Those of others are forgotten: nobody fetches them any more.
+    pub fn jwks_at(&self, urls: &[Name]) -> Vec<Arc<JwksVitals>> {
+        let mut all = self.jwks.write();
+        all.retain(|url, _| urls.contains(url));
+        urls.iter().map(|url| Arc::clone(all.entry(url.clone()).or_default())).collect()
+    }
+
+    /// Every URL that keys are fetched from.
+    pub fn jwks(&self) -> Vec<(Name, Arc<JwksVitals>)> {
+        self.jwks.read().iter().map(|(url, vitals)| (url.clone(), Arc::clone(vitals))).collect()
     }
 
     /// Observation failures of one reason.

@@ -1,15 +1,15 @@
 //! A tenant's name as a claim of the JSON Web Token that the client shows (RFC 7519), its signature checked against a set
 //! of keys (RFC 7517). No token is kept: what was found out about one is remembered under its SHA-256.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName};
-use jsonwebtoken::jwk::{Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::jwks::{Fetched, KeySet, Refused};
 use super::tenant::{Digest, digest};
 use crate::exchange::Name;
 
@@ -22,9 +22,6 @@ const TOKEN_LIMIT: usize = 64 << 10;
 /// How far the clocks of who issued a token and ours may be apart, in seconds.
 const LEEWAY: u64 = 60;
 
-/// The signatures that are checked.
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-
 /// How a tenant's name is found in a token.
 #[derive(Debug)]
 pub struct JwtClaim {
@@ -33,14 +30,22 @@ pub struct JwtClaim {
     /// The claim that is the name.
     claim: String,
     keys: Keys,
-    known: Mutex<HashMap<Digest, Verdict>>,
+    known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 enum Keys {
     /// Whoever can write a token can be any tenant.
     Unchecked,
-    Set(JwkSet),
+    Set(Arc<KeySet>),
+    Fetched(Arc<Fetched>),
+}
+
+/// What was found out about tokens, by one set of keys. Another set may know better, so it begins anew.
+#[derive(Debug, Default)]
+struct Known {
+    by: Option<Arc<KeySet>>,
+    verdicts: HashMap<Digest, Verdict>,
 }
 
 /// What a token says, where it can be believed: a name, from when and until when.
@@ -49,20 +54,19 @@ struct Verdict {
     name: Option<Name>,
     from: Option<u64>,
     until: Option<u64>,
+    /// It names a key that is not in the set.
+    is_of_unknown_key: bool,
 }
 
 impl JwtClaim {
-    /// A claim of tokens that are signed by one of these keys (a JSON Web Key Set).
-    ///
-    /// # Errors
-    /// The text is none, or has no key of a kind that is checked.
-    pub fn signed(header: HeaderName, claim: String, jwks: &str) -> Result<Self, String> {
-        let set: JwkSet =
-            serde_json::from_str(jwks).map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
-        if !set.keys.iter().any(|key| DecodingKey::from_jwk(key).is_ok()) {
-            return Err("has no key for RS256, ES256 or EdDSA".to_owned());
-        }
-        Ok(Self { header, claim, keys: Keys::Set(set), known: Mutex::default() })
+    /// A claim of tokens that are signed by one of these keys.
+    pub fn signed(header: HeaderName, claim: String, keys: KeySet) -> Self {
+        Self { header, claim, keys: Keys::Set(Arc::new(keys)), known: Mutex::default() }
+    }
+
+    /// A claim of tokens that are signed by one of the keys at a URL.
+    pub fn fetched(header: HeaderName, claim: String, keys: Fetched) -> Self {
+        Self { header, claim, keys: Keys::Fetched(Arc::new(keys)), known: Mutex::default() }
     }
 
     /// A claim of tokens whose signatures are not checked.
@@ -72,7 +76,15 @@ impl JwtClaim {
 
     /// Whether signatures are checked.
     pub fn is_checked(&self) -> bool {
-        matches!(self.keys, Keys::Set(_))
+        !matches!(self.keys, Keys::Unchecked)
+    }
+
+    /// The keys that somebody has to fetch.
+    pub fn to_fetch(&self) -> Option<&Arc<Fetched>> {
+        match &self.keys {
+            Keys::Fetched(keys) => Some(keys),
+            Keys::Unchecked | Keys::Set(_) => None,
+        }
     }
 
     /// The name in the token that a request shows, where it holds now.
@@ -85,54 +97,86 @@ impl JwtClaim {
         if token.len() > TOKEN_LIMIT || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
             return None;
         }
-        let key = digest(token.as_bytes());
-        let known = self.known.lock().get(&key).cloned();
-        let verdict = known.unwrap_or_else(|| {
-            let verdict = self.read(token).unwrap_or_default();
-            let mut known = self.known.lock();
-            if known.len() >= REMEMBERED {
-                known.clear();
+        let set = match &self.keys {
+            Keys::Unchecked => None,
+            Keys::Set(set) => Some(Arc::clone(set)),
+            Keys::Fetched(fetched) => {
+                let set = fetched.set();
+                if set.is_none() {
+                    fetched.want();
+                }
+                Some(set?)
             }
-            known.insert(key, verdict.clone());
+        };
+        let key = digest(token.as_bytes());
+        let known = self.known.lock().find(set.as_ref(), &key);
+        let verdict = known.unwrap_or_else(|| {
+            let verdict = self.read(token, set.as_deref());
+            self.known.lock().keep(set.as_ref(), key, &verdict);
             verdict
         });
+        if verdict.is_of_unknown_key
+            && let Some(fetched) = self.to_fetch()
+        {
+            fetched.want();
+        }
         verdict.at(now)
     }
 
-    /// What a token says; none where its signature is none of ours.
-    fn read(&self, token: &str) -> Option<Verdict> {
-        let claims = match &self.keys {
-            Keys::Unchecked => jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?,
-            Keys::Set(set) => signed_claims(token, set)?,
+    /// What a token says; nothing where its signature is none of ours.
+    fn read(&self, token: &str, set: Option<&KeySet>) -> Verdict {
+        let claims = match set {
+            None => jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| Refused::NotSigned),
+            Some(set) => set.claims(token),
+        };
+        let claims: serde_json::Map<String, Value> = match claims {
+            Ok(claims) => claims,
+            Err(refused) => {
+                return Verdict { is_of_unknown_key: refused == Refused::UnknownKey, ..Verdict::default() };
+            }
         };
         let number = |name: &str| claims.get(name).map(|value| value.as_f64().map_or(0, |time| time as u64));
-        let name = match claims.get(&self.claim)? {
-            Value::String(text) => Name::bounded(text.trim(), super::tenant::NAME_LIMIT),
-            Value::Number(number) => Name::from(number.to_string().as_str()),
-            _ => return None,
+        let name = match claims.get(&self.claim) {
+            Some(Value::String(text)) => Some(Name::bounded(text.trim(), super::tenant::NAME_LIMIT)),
+            Some(Value::Number(number)) => Some(Name::from(number.to_string().as_str())),
+            _ => None,
         };
-        let is_name = !name.as_str().is_empty() && !name.as_str().chars().any(char::is_control);
-        Some(Verdict { name: Some(name).filter(|_| is_name), from: number("nbf"), until: number("exp") })
+        let is_name = |name: &Name| !name.as_str().is_empty() && !name.as_str().chars().any(char::is_control);
+        Verdict {
+            name: name.filter(is_name),
+            from: number("nbf"),
+            until: number("exp"),
+            is_of_unknown_key: false,
+        }
     }
 }
 
-/// The claims of a token that one of these keys has signed.
-fn signed_claims(token: &str, set: &JwkSet) -> Option<Map<String, Value>> {
-    let header = decode_header(token).ok()?;
-    if !ALGORITHMS.contains(&header.alg) {
-        return None;
+impl Known {
+    fn is_by(&self, set: Option<&Arc<KeySet>>) -> bool {
+        match (&self.by, set) {
+            (None, None) => true,
+            (Some(ours), Some(set)) => Arc::ptr_eq(ours, set),
+            _ => false,
+        }
     }
-    let mut validation = Validation::new(header.alg);
-    // When it holds is asked at each request; whom it is for is not ours to judge.
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    let is_meant = |key: &&Jwk| header.kid.is_none() || key.common.key_id == header.kid;
-    set.keys.iter().filter(is_meant).find_map(|key| {
-        let key = DecodingKey::from_jwk(key).ok()?;
-        decode(token, &key, &validation).ok().map(|data| data.claims)
-    })
+
+    fn find(&mut self, set: Option<&Arc<KeySet>>, token: &Digest) -> Option<Verdict> {
+        if !self.is_by(set) {
+            *self = Self { by: set.cloned(), verdicts: HashMap::new() };
+        }
+        self.verdicts.get(token).cloned()
+    }
+
+    /// Remembers a verdict, unless other keys have come meanwhile.
+    fn keep(&mut self, set: Option<&Arc<KeySet>>, token: Digest, verdict: &Verdict) {
+        if !self.is_by(set) {
+            return;
+        }
+        if self.verdicts.len() >= REMEMBERED {
+            self.verdicts.clear();
+        }
+        self.verdicts.insert(token, verdict.clone());
+    }
 }
 
 impl Verdict {
@@ -148,7 +192,7 @@ impl Verdict {
 mod tests {
     use std::time::Duration;
 
-    use jsonwebtoken::{EncodingKey, Header, encode};
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
     use serde_json::json;
 
     use super::*;
@@ -190,8 +234,12 @@ mod tests {
         claim.find(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(now)).map(|name| name.to_string())
     }
 
+    fn set(issuer: &Issuer) -> KeySet {
+        KeySet::parse(issuer.jwks.as_bytes()).unwrap()
+    }
+
     fn signed(issuer: &Issuer) -> JwtClaim {
-        JwtClaim::signed(http::header::AUTHORIZATION, "org_id".to_owned(), &issuer.jwks).unwrap()
+        JwtClaim::signed(http::header::AUTHORIZATION, "org_id".to_owned(), set(issuer))
     }
 
     #[test]
@@ -204,7 +252,7 @@ mod tests {
         {
             assert_eq!(find(&claim, &format!("Bearer {token}"), now).as_deref(), want, "at {now}");
         }
-        assert_eq!(claim.known.lock().len(), 1);
+        assert_eq!(claim.known.lock().verdicts.len(), 1);
         assert_eq!(find(&claim, &token, 1_500).as_deref(), Some("acme"), "without a scheme");
     }
 
@@ -233,9 +281,51 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_key_that_can_be_used_is_refused() {
-        let wrong = |text| JwtClaim::signed(http::header::AUTHORIZATION, "c".to_owned(), text).unwrap_err();
-        assert!(wrong("[]").starts_with("is no JSON Web Key Set"), "{}", wrong("[]"));
-        assert_eq!(wrong(r#"{"keys": []}"#), "has no key for RS256, ES256 or EdDSA");
+    fn what_was_found_out_is_forgotten_with_the_keys_that_said_so() {
+        let issuer = issuer();
+        let renamed = Arc::new(KeySet::parse(issuer.jwks.replace("k1", "k2").as_bytes()).unwrap());
+        let keys = Fetched::new("https://issuer/keys".parse().unwrap(), None);
+        let claim = JwtClaim::fetched(http::header::AUTHORIZATION, "org_id".to_owned(), keys);
+        let keys = claim.to_fetch().unwrap();
+        let [old, new] = ["k1", "k2"].map(|kid| issuer.token(kid, &json!({"org_id": kid})));
+        assert_eq!(find(&claim, &old, 0), None, "no keys yet");
+        assert!(keys.take_wanted() && !keys.take_wanted());
+        keys.publish(Some(Arc::new(set(&issuer))));
+        assert_eq!(find(&claim, &old, 0).as_deref(), Some("k1"));
+        assert!(!keys.take_wanted());
+        for again in 0..2 {
+            assert_eq!(find(&claim, &new, 0), None);
+            assert!(keys.take_wanted(), "asked for, though what is remembered says so: {again}");
+        }
+        assert_eq!(claim.known.lock().verdicts.len(), 2);
+        keys.publish(Some(renamed));
+        assert_eq!(find(&claim, &new, 0).as_deref(), Some("k2"));
+        assert!(!keys.take_wanted());
+        assert_eq!(find(&claim, &old, 0), None);
+        assert!(keys.take_wanted());
+    }
+
+    #[test]
+    fn what_other_keys_said_meanwhile_is_not_remembered() {
+        let issuer = issuer();
+        let [old, new] = [(); 2].map(|()| Arc::new(set(&issuer)));
+        let (mut known, token) = (Known::default(), digest(b"token"));
+        assert!(known.find(Some(&old), &token).is_none());
+        assert!(known.find(Some(&new), &token).is_none());
+        known.keep(Some(&old), token, &Verdict::default());
+        assert!(known.find(Some(&new), &token).is_none());
+        known.keep(Some(&new), token, &Verdict::default());
+        assert!(known.find(Some(&new), &token).is_some());
+    }
+
+    #[test]
+    fn tokens_of_made_up_keys_fill_no_memory() {
+        let (issuer, claim) = (issuer(), signed(&issuer()));
+        let head = issuer.token("k1", &json!({}));
+        let (rest, _) = head.rsplit_once('.').unwrap();
+        for n in 0..=REMEMBERED {
+            find(&claim, &format!("{rest}.{n}"), 0);
+        }
+        assert_eq!(claim.known.lock().verdicts.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What an exchange means: who asked, for which model, how many tokens. Pure: values in, values out.
 
 pub mod hardware;
+pub mod jwks;
 pub mod jwt;
 pub mod learned;
 pub mod meter;

@@ -9,6 +9,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest as _, Sha256};
 
+use super::jwks::Fetched;
 use super::jwt::JwtClaim;
 use crate::exchange::Name;
 
@@ -86,6 +87,14 @@ impl Tenants {
     /// Whether tokens are believed that anybody may have written.
     pub fn has_unchecked(&self) -> bool {
         self.identify.iter().any(|way| matches!(way, Identify::Jwt(claim) if !claim.is_checked()))
+    }
+
+    /// The sets of keys that somebody has to fetch.
+    pub fn to_fetch(&self) -> impl Iterator<Item = &Arc<Fetched>> {
+        self.identify.iter().filter_map(|way| match way {
+            Identify::Jwt(claim) => claim.to_fetch(),
+            Identify::Header(_) | Identify::ApiKey(_) | Identify::Path(_) => None,
+        })
     }
 
     /// A target without the tenant's part of its path, where that is to be taken out of it.

@@ -9,6 +9,7 @@ use super::{histograms, run::locate};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::counting::Tokenizers;
+use crate::jwks::Ready;
 use crate::proxy::{Dial, Routes};
 use crate::vitals::Vitals;
 
@@ -36,7 +37,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // The files that it names must be usable too.
     Tokenizers::default().load(&config.models)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(async { Routes::new(config, &Vitals::default(), Clock::start(), Dial::Network) })?;
+    runtime.block_on(async {
+        Ready::new(&config.tenants, &Dial::Network, Clock::start())?;
+        Routes::new(config, &Vitals::default(), Clock::start(), Dial::Network)?;
+        anyhow::Ok(())
+    })?;
     print!("{resolved}");
     Ok(())
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::recorded::Recorded;
-use super::{Interrupts, address};
+use super::{Guarded, Interrupts, address};
 use crate::clock::Clock;
 use crate::exchange::Ending;
 use crate::observe::Head;
@@ -28,7 +28,7 @@ pub(super) struct Args {
     path: Option<PathBuf>,
 
     /// Ask this server now, and explain while the answer comes; http:// only
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Guarded(super::url))]
     url: Option<Uri>,
 
     /// The request's body, or @FILE that holds it; with it the method is POST
@@ -36,7 +36,7 @@ pub(super) struct Args {
     body: Option<String>,
 
     /// A header of the request, as curl takes it (repeatable)
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", requires = "url", value_parser = header)]
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", requires = "url", value_parser = Guarded(header))]
     headers: Vec<(HeaderName, HeaderValue)>,
 
     /// The method [default: POST with a body, else GET]
@@ -161,8 +161,11 @@ fn request(args: Args, url: &Uri) -> anyhow::Result<(Request<Full<Bytes>>, Bytes
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or_else(|| format!("`{text}` is not NAME: VALUE"))?;
-    let name = name.trim().parse().map_err(|_| format!("`{name}` is no header's name"))?;
+    // Nothing is repeated but a name that is one: the rest may be a key.
+    let (name, value) =
+        text.split_once(':').ok_or("a header is written NAME: VALUE, and this has no colon")?;
+    let name: HeaderName =
+        name.trim().parse().map_err(|_| "what stands before the colon is no header's name")?;
     let value = value.trim().parse().map_err(|_| format!("`{name}` has a value that no header can have"))?;
     Ok((name, value))
 }

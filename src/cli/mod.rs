@@ -10,17 +10,21 @@ mod simulate;
 mod size;
 mod tokens;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{io, panic};
 
 use anyhow::{anyhow, bail};
-use clap::Parser;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Parser};
 use http::Uri;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -97,7 +101,7 @@ fn install_panic_hook() {
 /// Logs to standard error from now on; standard output is the request log's.
 fn start_logging(default: &str) -> anyhow::Result<SetLogLevel> {
     let filter = std::env::var("STREAMGAUGE_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&filter).map_err(|error| {
+    let filter = log_filter(&filter).map_err(|error| {
         anyhow!("STREAMGAUGE_LOG: `{filter}` is no filter ({error}); write it like info or streamgauge=debug")
     })?;
     let (filter, handle): (_, reload::Handle<EnvFilter, Registry>) = reload::Layer::new(filter);
@@ -105,10 +109,18 @@ fn start_logging(default: &str) -> anyhow::Result<SetLogLevel> {
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false);
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     Ok(Box::new(move |filter| {
-        let parsed =
-            EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is no filter: {error}"))?;
+        let parsed = log_filter(filter).map_err(|error| format!("`{filter}` is no filter: {error}"))?;
         handle.reload(parsed).map_err(|error| error.to_string())
     }))
+}
+
+/// What is logged. The HTTP/2 library repeats in its debug log what a server says when it closes a connection, which may
+/// be a piece of a request: it speaks only where it is named.
+fn log_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    if text.contains("h2") {
+        return EnvFilter::try_new(text);
+    }
+    EnvFilter::try_new(format!("{text},h2=info"))
 }
 
 /// The two planes' runtimes. Dropping them ends what still runs.
@@ -165,6 +177,35 @@ fn data_thread(stop: CancellationToken) -> io::Result<Handle> {
     Ok(handle)
 }
 
+/// Reads an argument that may hold a secret. The library's own reader repeats what it could not read.
+#[derive(Clone)]
+struct Guarded<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Guarded<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let text = value.to_str().ok_or_else(|| "this is no UTF-8".to_owned());
+        text.and_then(self.0).map_err(|error| {
+            let flag = arg.map(|arg| format!("{arg}: ")).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{flag}{error}\n")).with_cmd(command)
+        })
+    }
+}
+
+/// A URL, as an argument.
+fn url(text: &str) -> Result<Uri, String> {
+    text.parse().map_err(|error| format!("this is no URL: {error}"))
+}
+
+/// A URL as it may stand in an error: a query may have a key.
+fn shown(url: &Uri) -> String {
+    match url.to_string().split_once('?') {
+        Some((before, _)) => format!("{before}?…"),
+        None => url.to_string(),
+    }
+}
+
 /// Host and port of a server that is spoken to in the clear. `like` is a URL that `flag` would take.
 fn address(flag: &str, url: &Uri, like: &str) -> anyhow::Result<String> {
     if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -172,9 +213,9 @@ fn address(flag: &str, url: &Uri, like: &str) -> anyhow::Result<String> {
         bail!("{flag}: a URL cannot have a user here; write it like {like}");
     }
     if url.scheme_str() != Some("http") {
-        bail!("{flag} {url}: only http:// is spoken; write it like {like}");
+        bail!("{flag} {}: only http:// is spoken; write it like {like}", shown(url));
     }
-    let host = url.host().ok_or_else(|| anyhow!("{flag} {url}: there is no host in it"))?;
+    let host = url.host().ok_or_else(|| anyhow!("{flag} {}: there is no host in it", shown(url)))?;
     Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
 }
 

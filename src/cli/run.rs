@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Interrupts, Planes, histograms, start_logging};
+use super::{Guarded, Interrupts, Planes, histograms, start_logging};
 use crate::app::{App, Shell, reachable};
 use crate::config::{Config, File, Listen, UpstreamUrl};
 
@@ -18,7 +18,7 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 
     /// The inference server: http://, https://, h2c:// or unix:///path
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Guarded(str::parse::<UpstreamUrl>))]
     upstream: Option<UpstreamUrl>,
 
     /// Where clients connect; port 0 takes a free one [default: 0.0.0.0:8080]

@@ -63,7 +63,7 @@ impl Error {
         let position = error.location().map(|at| (at.line(), at.column()));
         let text = error.to_string();
         let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-        Self { position, place: Place::new(), text: text.to_owned() }
+        Self { position, place: Place::new(), text: guarded(text) }
     }
 
     /// The same with the position of its key in the text.
@@ -75,6 +75,49 @@ impl Error {
         self
     }
 }
+
+/// What the reader says, less what it repeats of the file where that may be a secret: who writes a key in the wrong place
+/// has it in a log then. A key's name that is only mistyped stays.
+fn guarded(text: &str) -> String {
+    let is_name = |word: &str| {
+        let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        word.len() < SHORTEST_KEY || word.len() <= 32 && is_word
+    };
+    let repeated = [
+        ("unknown field `", "`, expected ", "unknown field `", "`, expected "),
+        ("unknown field `", "`, there are no fields", "unknown field `", "`, there are no fields"),
+        ("unknown variant `", "`, expected ", "unknown variant `", "`, expected "),
+        ("duplicate field `", "`", "duplicate field `", "`"),
+        ("duplicate entry with key \"", "\"", "duplicate entry with key \"", "\""),
+        ("string \"", "\", expected ", "a text", ", expected "),
+    ];
+    for (before, after, opening, closing) in repeated {
+        let Some((head, rest)) = text.split_once(before) else { continue };
+        let Some((word, tail)) = rest.rsplit_once(after) else { continue };
+        let quotes = opening != before;
+        let word = if quotes {
+            ""
+        } else if is_name(word) {
+            word
+        } else {
+            "…"
+        };
+        return format!("{head}{opening}{word}{closing}{tail}");
+    }
+    text.to_owned()
+}
+
+/// Whether a text has a word that may be a key: a long one of letters and digits.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    words.any(|word| {
+        let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+        word.len() >= SHORTEST_KEY && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    })
+}
+
+/// Below it a word is told whatever it is made of. No vendor's key is as short.
+const SHORTEST_KEY: usize = 16;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,6 +174,61 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 return Ok(());
             }
             index += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_reader_repeats_is_told_where_it_is_no_secret() {
+        let key = "sk-proj-aB3dE6gH9";
+        for (said, told) in [
+            (
+                "unknown field `tenant`, expected one of `a`, `b`",
+                "unknown field `tenant`, expected one of `a`, `b`",
+            ),
+            ("unknown field `http3`, expected `a`", "unknown field `http3`, expected `a`"),
+            ("a.b: unknown field `sk-proj-aB3dE6gH9`, expected `a`", "a.b: unknown field `…`, expected `a`"),
+            (
+                "unknown field `a`, expected `sk-proj-aB3dE6gH9`, expected `a`",
+                "unknown field `…`, expected `a`",
+            ),
+            ("unknown variant `sk-proj-aB3dE6gH9`, expected `a`", "unknown variant `…`, expected `a`"),
+            (
+                "x: invalid type: string \"sk-proj-aB3dE6gH9\", expected a map",
+                "x: invalid type: a text, expected a map",
+            ),
+            (
+                "invalid type: string \"a\", expected b\", expected a map",
+                "invalid type: a text, expected a map",
+            ),
+            ("duplicate entry with key \"sk-proj-aB3dE6gH9\"", "duplicate entry with key \"…\""),
+            ("missing field `url`", "missing field `url`"),
+        ] {
+            let guarded = guarded(said);
+            assert!(!guarded.contains(key), "{guarded}");
+            assert_eq!(guarded, told);
+        }
+    }
+
+    #[test]
+    fn a_long_word_of_letters_and_digits_may_be_a_secret() {
+        for secret in
+            ["sk-proj-aB3dE6gH9", "Bearer 0123456789abcdef", "x=aaaaaaaaaaaaaaa1", "AIzaSyD-4_abcdefgh"]
+        {
+            assert!(may_be_secret(secret), "{secret}");
+        }
+        for other in [
+            "25s",
+            "0.0.0.0:8080",
+            "http://gpu-17.internal.example:8000/v1",
+            "1234567890123456",
+            "aaaaaaaaaaaaaaaaa",
+        ] {
+            assert!(!may_be_secret(other), "{other}");
         }
     }
 }

@@ -79,6 +79,14 @@ impl Config {
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.file).unwrap_or_default()
     }
+
+    /// The same for whoever asks over the network: without the queries of URLs, which may have a key.
+    pub fn to_shown_yaml(&self) -> String {
+        let secret = self.tenants.to_fetch().filter(|keys| keys.url.query().is_some());
+        secret.fold(self.to_yaml(), |yaml, keys| {
+            yaml.replace(&keys.url.to_string(), &format!("{}?…", keys.label()))
+        })
+    }
 }
 
 /// Where limits' windows are kept.
@@ -338,8 +346,35 @@ mod tests {
         );
         check_error(
             &way("{jwt_claim: {claim: org}}"),
-            "3:26: tenants.identify[0].jwt_claim: give `jwks` (a file with the issuer's keys), or `verify: false`",
+            "3:26: tenants.identify[0].jwt_claim: give `jwks` (a file with the issuer's keys, or their URL), or",
         );
+        let jwks = |rest: &str| way(&format!("{{jwt_claim: {{claim: org, jwks: {rest}}}}}"));
+        for (wrong, want) in [
+            (
+                "'ftp://h/k'",
+                "3:45: tenants.identify[0].jwt_claim.jwks: keys are fetched over HTTP only; expected a file, or",
+            ),
+            (
+                "'https:///k'",
+                "3:45: tenants.identify[0].jwt_claim.jwks: this is no URL; expected a file, or https://HOST",
+            ),
+            ("'https://h/ k'", "3:45: tenants.identify[0].jwt_claim.jwks: this is no URL"),
+            ("'https://h:99999/k'", "3:45: tenants.identify[0].jwt_claim.jwks: the URL has no such port"),
+            (
+                "'http://h/k', ca: ca.pem",
+                "3:63: tenants.identify[0].jwt_claim.ca: goes with `jwks: https://…`",
+            ),
+            ("k.json, ca: ca.pem", "3:57: tenants.identify[0].jwt_claim.ca: goes with `jwks: https://…`"),
+            ("'https://h/k', verify: false", "3:26: tenants.identify[0].jwt_claim: give `jwks`"),
+        ] {
+            check_error(&jwks(wrong), want);
+        }
+        let error = parse(&jwks("'https://sk-secret:pw@h/k?x=1'")).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("cannot have a user") && !error.contains("secret"), "{error}");
+        let text = jwks("'https://id.example/keys', ca: /etc/ca.pem");
+        let config = parse(&text).unwrap();
+        assert_eq!(parse(&config.to_yaml()).unwrap().to_yaml(), config.to_yaml());
+        assert!(config.to_yaml().contains("jwks: https://id.example/keys"), "{}", config.to_yaml());
         check_error(
             &way("{api_key: {names: /no/where.yaml}}"),
             "3:32: tenants.identify[0].api_key.names: could not read /no/where.yaml: ",

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::error::{Error, Place};
-use super::value::{Header, HowMany, Text};
+use super::value::{Header, HowMany, KeysUrl, Text};
+use crate::account::jwks::{Fetched, KeySet};
 use crate::account::jwt::JwtClaim;
 use crate::account::tenant::{Digest, Identify, Keys, PathPrefix, Tenants};
 
@@ -69,11 +70,32 @@ struct JwtEntry {
     claim: Text,
     #[serde(default = "authorization")]
     header: Header,
-    /// A file with the issuer's keys: a JSON Web Key Set.
+    /// The issuer's keys: a JSON Web Key Set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    jwks: Option<PathBuf>,
+    jwks: Option<Jwks>,
+    /// Of a set that is fetched: the roots to trust instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     verify: bool,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+enum Jwks {
+    File(PathBuf),
+    Url(KeysUrl),
+}
+
+impl<'de> Deserialize<'de> for Jwks {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        super::value::scalar(from, |text| match text {
+            "" => Err("expected a file or a URL".to_owned()),
+            url if url.contains("://") => url.parse().map(Self::Url),
+            path => Ok(Self::File(PathBuf::from(path))),
+        })
+    }
 }
 
 fn authorization() -> Header {
@@ -140,17 +162,26 @@ impl JwtEntry {
     fn read(&self, at: &Place) -> Result<JwtClaim, Error> {
         let (header, claim) = (self.header.0.clone(), self.claim.0.clone());
         let wrong = |text: String| Error::at(at.clone().key("jwks"), text);
+        let is_secure =
+            matches!(&self.jwks, Some(Jwks::Url(KeysUrl(url))) if url.scheme_str() == Some("https"));
+        if self.ca.is_some() && !is_secure {
+            return Err(Error::at(at.clone().key("ca"), "goes with `jwks: https://…`"));
+        }
         match (&self.jwks, self.verify) {
-            (Some(path), true) => {
+            (Some(Jwks::File(path)), true) => {
                 let shown = path.display();
-                let text = std::fs::read_to_string(path);
+                let text = std::fs::read(path);
                 let text = text.map_err(|error| wrong(format!("could not read {shown}: {error}")))?;
-                JwtClaim::signed(header, claim, &text).map_err(|error| wrong(format!("{shown} {error}")))
+                let keys = KeySet::parse(&text).map_err(|error| wrong(format!("{shown} {error}")))?;
+                Ok(JwtClaim::signed(header, claim, keys))
+            }
+            (Some(Jwks::Url(KeysUrl(url))), true) => {
+                Ok(JwtClaim::fetched(header, claim, Fetched::new(url.clone(), self.ca.clone())))
             }
             (None, false) => Ok(JwtClaim::unchecked(header, claim)),
             _ => {
-                let text =
-                    "give `jwks` (a file with the issuer's keys), or `verify: false` to believe every token";
+                let text = "give `jwks` (a file with the issuer's keys, or their URL), or `verify: false` to believe \
+                            every token";
                 Err(Error::at(at.clone(), text))
             }
         }

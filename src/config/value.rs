@@ -12,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde::{Serialize, Serializer};
 
 use super::Transport;
+use super::error::may_be_secret;
 use crate::exchange::Name;
 
 /// Reads a scalar through `parse`. An error is raised while the reader stands on the value, so that it has the
@@ -29,7 +30,10 @@ pub(super) fn scalar<'de, D: Deserializer<'de>, T>(
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-            (self.0)(text).map_err(E::custom)
+            (self.0)(text).map_err(|error| {
+                // Where it stands is told; what stands there may be a key in the wrong place.
+                E::custom(if may_be_secret(text) { error.replace(text, "…") } else { error })
+            })
         }
     }
     from.deserialize_str(Scalar(parse))
@@ -265,33 +269,35 @@ impl FromStr for UpstreamUrl {
             return Err("an upstream's URL cannot have a user; clients' own credentials are passed through"
                 .to_owned());
         }
+        // Nor is a query.
+        let shown = text.split_once('?').map_or_else(|| text.to_owned(), |(before, _)| format!("{before}?…"));
         let expected = "expected http://HOST:PORT, https://HOST, h2c://HOST:PORT or unix:///PATH";
         if let Some(path) = text.strip_prefix("unix://") {
             if !path.starts_with('/') {
                 return Err(format!(
-                    "`{text}` is no upstream: a socket's path begins with /, as in unix:///run/vllm.sock"
+                    "`{shown}` is no upstream: a socket's path begins with /, as in unix:///run/vllm.sock"
                 ));
             }
             let authority = Authority::from_static("localhost");
             let transport = Transport::Unix(PathBuf::from(path));
             return Ok(Self { text: text.to_owned(), secure: false, http2: false, transport, authority });
         }
-        let uri = http::Uri::from_str(text).map_err(|_| format!("`{text}` is no upstream; {expected}"))?;
+        let uri = http::Uri::from_str(text).map_err(|_| format!("`{shown}` is no upstream; {expected}"))?;
         let (secure, http2, default_port) = match uri.scheme_str() {
             Some("http") => (false, false, 80),
             Some("h2c") => (false, true, 80),
             Some("https") => (true, false, 443),
-            _ => return Err(format!("`{text}` is no upstream; {expected}")),
+            _ => return Err(format!("`{shown}` is no upstream; {expected}")),
         };
         if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
             return Err(format!(
-                "`{text}` has a path; paths are passed through as clients send them, leave it out"
+                "`{shown}` has a path; paths are passed through as clients send them, leave it out"
             ));
         }
         let authority =
-            uri.authority().cloned().ok_or_else(|| format!("`{text}` has no host; {expected}"))?;
+            uri.authority().cloned().ok_or_else(|| format!("`{shown}` has no host; {expected}"))?;
         if authority.as_str() != authority.host() && authority.port_u16().is_none() {
-            return Err(format!("`{text}` has no such port; ports are 1 to 65535"));
+            return Err(format!("`{shown}` has no such port; ports are 1 to 65535"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let transport = Transport::Tcp { host, port: authority.port_u16().unwrap_or(default_port) };
@@ -314,6 +320,39 @@ impl<'de> Deserialize<'de> for UpstreamUrl {
 impl Serialize for UpstreamUrl {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&self.text)
+    }
+}
+
+/// Where an issuer's keys are fetched: `https://` or `http://`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeysUrl(pub(super) http::Uri);
+
+impl FromStr for KeysUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The URL is never repeated: a user's password or a token in the query may be in it.
+        if text.contains('@') {
+            return Err("a URL of keys cannot have a user; keys are public, so none is needed".to_owned());
+        }
+        let expected = "expected a file, or https://HOST/PATH or http://HOST/PATH";
+        let uri = http::Uri::from_str(text).map_err(|_| format!("this is no URL; {expected}"))?;
+        if !matches!(uri.scheme_str(), Some("https" | "http")) {
+            return Err(format!("keys are fetched over HTTP only; {expected}"));
+        }
+        match uri.authority() {
+            Some(host) if host.as_str() != host.host() && host.port_u16().is_none() => {
+                Err("the URL has no such port; ports are 1 to 65535".to_owned())
+            }
+            Some(host) if !host.host().is_empty() => Ok(Self(uri)),
+            _ => Err(format!("the URL has no host; {expected}")),
+        }
+    }
+}
+
+impl Serialize for KeysUrl {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
     }
 }
 

@@ -421,11 +421,16 @@ const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is 
 const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
 const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes
 
-/// A class as it may stand in a log: a word, never a sentence.
+/// A class as it may stand in a log: a word such as `rate_limit_exceeded`, `BadRequestError` or `http_429`. Never a
+/// sentence, and never a key, which some servers repeat: those have both cases and digits, or many digits.
 pub(crate) fn error_class(class: &str) -> Name {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let fits = class.len() <= CLASS_LIMIT && !class.is_empty() && class.chars().all(is_word);
-    Name::from(if fits { class } else { "other" })
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    let digits = class.bytes().filter(u8::is_ascii_digit).count();
+    let [upper, lower] =
+        [u8::is_ascii_uppercase, u8::is_ascii_lowercase].map(|is| class.bytes().any(|b| is(&b)));
+    let looks_like_key = digits > 3 || digits > 0 && upper && lower || upper && class.contains('-');
+    let fits = class.len() <= CLASS_LIMIT && !class.is_empty() && class.bytes().all(is_word);
+    Name::from(if fits && !looks_like_key { class } else { "other" })
 }
 
 #[cfg(test)]
@@ -489,6 +494,13 @@ mod tests {
     #[test]
     fn a_class_of_error_is_a_word_or_nothing() {
         assert_eq!(error_class("rate_limit_exceeded").as_str(), "rate_limit_exceeded");
+        for known in ["BadRequestError", "http_429", "400", "invalid-model", "ThrottlingException", "E42"] {
+            assert_eq!(error_class(known).as_str(), known);
+        }
+        for key in ["sk-4f9a81c07be2", "sk-proj-aBcDeFgH", "aB3", "AIzaSyD4x", "deadbeef0123", "hf_aBcD1eFg"]
+        {
+            assert_eq!(error_class(key).as_str(), "other", "{key}");
+        }
         assert_eq!(error_class("the prompt was: my secret").as_str(), "other");
     }
 }

@@ -47,7 +47,7 @@ impl Line {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// It took too long.
     #[error("connecting took longer than connect_timeout")]
     TimedOut,
@@ -76,7 +76,7 @@ const PIPE: usize = 64 << 10; // about what a socket's buffer holds
 
 /// Makes connections to one upstream, whatever host a request's URI names.
 #[derive(Debug, Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     dial: Dial,
     target: Arc<Target>,
     timeout: Duration,
@@ -91,7 +91,7 @@ impl Connector {
     ///
     /// # Errors
     /// A file named for TLS cannot be read or used.
-    pub(super) fn new(
+    pub(crate) fn new(
         dial: Dial,
         target: &Target,
         timeout: Duration,
@@ -163,7 +163,7 @@ impl tower_service::Service<Uri> for Connector {
 
 /// A connection that keeps the moment of its last read.
 #[derive(Debug)]
-pub(super) struct Stamped {
+pub(crate) struct Stamped {
     stream: Stream,
     line: Line,
     clock: Clock,

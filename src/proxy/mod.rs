@@ -54,9 +54,11 @@ use upload::Upload;
 use upstream::{Answer, SendError, Sending, Upstream};
 use watch::Recording;
 
+pub(crate) use connect::Connector;
 pub use connect::Dial;
 pub use routes::Routes;
 pub use tls::Error as TlsError;
+pub(crate) use upstream::chain;
 
 /// The longest list of headers over HTTP/2; HTTP/1 heads may be larger. A JWT with many groups has 16 KiB.
 const HEAD_LIMIT: u32 = 256 << 10;

@@ -32,7 +32,7 @@ pub enum Error {
         what: &'static str,
     },
     /// No root certificate is known.
-    #[error("the system has no root certificates; name a PEM file with tls.ca")]
+    #[error("the system has no root certificates; name a PEM file with `ca`")]
     NoRoots,
     /// The host's name cannot be in a certificate.
     #[error("`{0}` cannot be the name in a certificate; set tls.server_name")]

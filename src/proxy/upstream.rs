@@ -174,11 +174,11 @@ fn path(target: &Uri) -> Uri {
 }
 
 /// An error and what stands behind it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = said(error);
     let mut source = error.source();
     while let Some(error) = source {
-        let more = error.to_string();
+        let more = said(error);
         if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);
@@ -186,4 +186,13 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+/// What an error says, without a server's last words: what a GOAWAY of HTTP/2 carries may repeat a request.
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let closing = error.downcast_ref::<h2::Error>().filter(|error| error.is_go_away());
+    match closing.and_then(h2::Error::reason) {
+        Some(reason) => format!("the connection was closed: {reason}"),
+        None => error.to_string(),
+    }
 }

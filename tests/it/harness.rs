@@ -63,7 +63,7 @@ impl Sink for Exchanges {
 impl Sidecar {
     pub(crate) fn start(config: &str) -> (Self, Upstream) {
         let config = Config::parse(config, &[]).unwrap();
-        let (pipes, upstream) = mpsc::unbounded_channel();
+        let (dial, upstream) = Upstream::dial();
         let clock = Clock::start().with_wall(UNIX_EPOCH + Duration::from_secs(1_800_000_000)); // a whole minute
         let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
         let admission = Arc::new(Admission::new(clock, &config.limit_store).unwrap());
@@ -77,11 +77,11 @@ impl Sidecar {
         let (counters, expectations) = (Arc::clone(&tokenizers), Arc::clone(&admission.expectations));
         let (places, pipeline) =
             Pipeline::new(Arc::clone(&live), clock, counters, expectations, sinks, |_| {}).unwrap();
-        let routes = Routes::new(config, &vitals, clock, Dial::Memory(pipes)).unwrap();
+        let routes = Routes::new(config, &vitals, clock, dial).unwrap();
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, tokenizers));
-        (Self { proxy, metrics, exchanges, stop: CancellationToken::new(), tasks }, Upstream(upstream))
+        (Self { proxy, metrics, exchanges, stop: CancellationToken::new(), tasks }, upstream)
     }
 
     /// A client's connection.
@@ -157,10 +157,21 @@ impl Sidecar {
 }
 
 impl Upstream {
+    /// A way through memory, and where it ends.
+    pub(crate) fn dial() -> (Dial, Self) {
+        let (pipes, upstream) = mpsc::unbounded_channel();
+        (Dial::Memory(pipes), Self(upstream))
+    }
+
     /// The next connection that the sidecar makes.
     pub(crate) async fn accept(&mut self) -> Wire {
-        let accepted = tokio::time::timeout(Duration::from_secs(60), self.0.recv()).await;
-        Wire(accepted.expect("no connection came").unwrap())
+        let accepted = tokio::time::timeout(Duration::from_secs(60), self.accept_ever()).await;
+        accepted.expect("no connection came")
+    }
+
+    /// The next connection, however long it takes to come.
+    pub(crate) async fn accept_ever(&mut self) -> Wire {
+        Wire(self.0.recv().await.unwrap())
     }
 
     /// Whether a connection was made that nobody has accepted.

@@ -35,6 +35,8 @@ mod inject;
 #[cfg(test)]
 mod inject_odd;
 #[cfg(test)]
+mod jwks;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod price;

@@ -72,7 +72,7 @@ pub(super) struct Args {
     training_tokens: Option<u64>,
 
     /// Instead of users: the tokens that this Prometheus has seen in the last 7 days; http:// only
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = crate::cli::Guarded(crate::cli::url))]
     prometheus: Option<Uri>,
 
     /// Answer in JSON

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-use crate::cli::address;
+use crate::cli::{address, shown};
 
 /// A model's tokens of the last days.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(30); // a query over a week of ma
 /// Asks a Prometheus; the model with the most tokens first.
 pub(super) fn ask(url: &Uri) -> anyhow::Result<Vec<Traffic>> {
     let address = address("--prometheus", url, "http://127.0.0.1:9090")?;
+    let shown = shown(url);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let both = async {
         let input = query(url, &address, INPUT).await?;
@@ -47,11 +48,11 @@ pub(super) fn ask(url: &Uri) -> anyhow::Result<Vec<Traffic>> {
     };
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await });
     let (input, output) = answer
-        .with_context(|| format!("--prometheus {url}: no answer within {} s", PATIENCE.as_secs()))??;
+        .with_context(|| format!("--prometheus {shown}: no answer within {} s", PATIENCE.as_secs()))??;
     let traffic = together(input, output);
     if traffic.is_empty() {
         bail!(
-            "--prometheus {url}: it has no {INPUT} and no {OUTPUT} of the last {DAYS} days; \
+            "--prometheus {shown}: it has no {INPUT} and no {OUTPUT} of the last {DAYS} days; \
              does it scrape a sidecar?"
         );
     }
@@ -60,10 +61,11 @@ pub(super) fn ask(url: &Uri) -> anyhow::Result<Vec<Traffic>> {
 
 /// What a counter grew by, for each model.
 async fn query(url: &Uri, address: &str, counter: &str) -> anyhow::Result<Vec<(String, u64)>> {
+    let shown = shown(url);
     let stream = TcpStream::connect(address)
         .await
-        .with_context(|| format!("--prometheus {url}: could not connect to {address}"))?;
-    let failed = || format!("--prometheus {url}: could not ask it");
+        .with_context(|| format!("--prometheus {shown}: could not connect to {address}"))?;
+    let failed = || format!("--prometheus {shown}: could not ask it");
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(failed)?;
     let request = request(url, counter)?;
@@ -82,8 +84,8 @@ async fn query(url: &Uri, address: &str, counter: &str) -> anyhow::Result<Vec<(S
     };
     let (status, body) = answer.with_context(failed)?;
     read(&body).map_err(|problem| match status.is_success() {
-        true => anyhow::anyhow!("--prometheus {url}: {problem}"),
-        false => anyhow::anyhow!("--prometheus {url}: {status}: {problem}"),
+        true => anyhow::anyhow!("--prometheus {shown}: {problem}"),
+        false => anyhow::anyhow!("--prometheus {shown}: {status}: {problem}"),
     })
 }
 

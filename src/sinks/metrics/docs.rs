@@ -118,6 +118,7 @@ fn values(label: Label) -> &'static str {
         Label::Action => {
             "`tpm_limit_hits_total`: `observed`, `delayed`, `rejected`. `usage_injections_total`: `asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came. `too_slow`: not all there after 10 s; the same."
         }
+        Label::Url => "As configured, without its query; at most 128 bytes.",
         Label::Label => "`tenant`, `model`.",
         Label::Version => "The program's version.",
     }

@@ -69,5 +69,7 @@ pub(super) enum Id {
     ObservationFailures,
     RecordsDropped,
     LabelOverflow,
+    JwksLastFetch,
+    JwksFetchFailures,
     Series,
 }

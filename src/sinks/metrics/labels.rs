@@ -62,6 +62,8 @@ pub enum Label {
     Stage,
     /// What was done.
     Action,
+    /// Where something is fetched.
+    Url,
     /// The name of a label.
     Label,
     /// The program's version.
@@ -90,6 +92,7 @@ impl Label {
         Self::Slo,
         Self::Stage,
         Self::Action,
+        Self::Url,
         Self::Label,
         Self::Version,
     ];
@@ -116,6 +119,7 @@ impl Label {
             Self::Slo => "slo",
             Self::Stage => "stage",
             Self::Action => "action",
+            Self::Url => "url",
             Self::Label => "label",
             Self::Version => "version",
         }

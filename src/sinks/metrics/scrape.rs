@@ -8,7 +8,7 @@ use super::family::Block;
 use super::labels::{Key, Label, Labels};
 use super::{Metrics, Store};
 use crate::exchange::Name;
-use crate::vitals::{DropStage, ObservationFailure, UsageInjection};
+use crate::vitals::{DropStage, JwksVitals, ObservationFailure, UsageInjection};
 
 /// One upstream at the moment of a scrape. Started and ended are read once, so that every page adds up.
 #[derive(Debug, Default)]
@@ -57,12 +57,22 @@ impl Metrics {
             id @ (Id::SloThreshold | Id::SloObjective) => Some(self.objectives(id)),
             Id::HardwareCost => Some(self.hardware_cost(now)),
             Id::PricePerMillionTokens => Some(self.prices()),
+            id @ (Id::JwksLastFetch | Id::JwksFetchFailures) => Some(self.keys_fetched(id)),
             id @ (Id::UpstreamLimit | Id::UpstreamLimitRemaining | Id::UpstreamLimitReset) => {
                 Some(self.told_limits(id, now))
             }
             id if row.section == Section::Models && row.kind == Kind::Gauge => Some(self.of_models(id)),
             _ => None,
         }
+    }
+
+    /// By the URLs of keys: when they came last, or how often they did not.
+    fn keys_fetched(&self, id: Id) -> Vec<(Key, f64)> {
+        let value = |vitals: &JwksVitals| match id {
+            Id::JwksLastFetch => vitals.last_fetch(),
+            _ => vitals.failures.get() as f64,
+        };
+        self.vitals.jwks().into_iter().map(|(url, vitals)| (Key::from([url]), value(&vitals))).collect()
     }
 
     fn pulses(&self) -> BTreeMap<Name, Pulse> {

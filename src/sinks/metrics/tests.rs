@@ -282,9 +282,8 @@ fn delayed(bench: &Bench, origin: &Origin) {
     bench.metrics.record(&Fact::Limited { origin, limited: &limited });
 }
 
-/// One of everything.
-fn full() -> Bench {
-    let bench = Bench::new(&config());
+/// What a sidecar counts about itself.
+fn pulse(bench: &Bench) {
     bench.metrics.reload(true, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
     let upstream = bench.vitals.upstream(&name("vllm"));
     (0..7).for_each(|_| upstream.start());
@@ -294,6 +293,16 @@ fn full() -> Bench {
     upstream.injections(UsageInjection::Cut).add(2);
     bench.vitals.failures(ObservationFailure::Panic).add_one();
     bench.vitals.dropped(DropStage::RequestLog).add(2);
+    for keys in bench.vitals.jwks_at(&[name("https://id.example/keys")]) {
+        keys.fetched(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        keys.failures.add(2);
+    }
+}
+
+/// One of everything.
+fn full() -> Bench {
+    let bench = Bench::new(&config());
+    pulse(&bench);
     let waiting = bench.open("search");
     waiting.set_awaits_token(true);
     let streamed =

@@ -64,6 +64,22 @@ pub(super) static ROWS: &[Row] = &[
         "Exchanges whose tenant or model had no series of its own left and went to \"other\". Sums are exact; raise the limit or list the names as known.",
     ),
     Row::new(
+        Id::JwksLastFetch,
+        "jwks_last_fetch_success_timestamp_seconds",
+        Gauge,
+        Sidecar,
+        &[Label::Url],
+        "When an issuer's keys (tenants' jwt_claim with a URL) were fetched last, as Unix time; 0: never, so that no token names its tenant. Fetched every 5 minutes, or as the issuer's Cache-Control says, a day at most.",
+    ),
+    Row::new(
+        Id::JwksFetchFailures,
+        "jwks_fetch_failures_total",
+        Counter,
+        Sidecar,
+        &[Label::Url],
+        "Fetches that brought no usable keys. Those that were here stay in use; the log says why.",
+    ),
+    Row::new(
         Id::Series,
         "series",
         Gauge,
