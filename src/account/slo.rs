@@ -311,7 +311,7 @@ mod tests {
             goals.iter().map(|goal| (goal.place, goal.slo.to_string())).collect::<Vec<_>>()
         };
         let all = (0, "all".to_owned());
-        assert_eq!(names("ollama", &lead, Some(&llama)), [all.clone()]);
+        assert_eq!(names("ollama", &lead, Some(&llama)), vec![all.clone()]);
         assert_eq!(names("openai_chat", &lead, None), [all.clone(), (1, "chat".into())]);
         assert_eq!(names("ollama", &gold, Some(&llama)), [all.clone(), (2, "gold".into())]);
         assert_eq!(names("ollama", &gold, None), [all], "a model that nobody knows yet");

@@ -72,7 +72,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 21] = [
+    pub const ALL: [Label; 22] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
