@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
-use crate::exchange::{DialectId, InputBand, Limited, ModelNames, Name, Usage};
+use crate::exchange::{DialectId, Goals, InputBand, Limited, ModelNames, Name, Usage};
 
 /// What was known when the exchange began.
 #[derive(Debug, Clone)]
@@ -41,6 +41,10 @@ pub struct Live {
     named: OnceLock<Accepted>,
     limited: OnceLock<Box<Limited>>,
     limited_told: AtomicBool,
+    goals: OnceLock<Box<Goals>>,
+    /// Of each objective, as bits: its verdict has been told, and it was bad.
+    judged: AtomicU64,
+    bad: AtomicU64,
     events: AtomicU64,
     text: AtomicU64,
     input: AtomicU64,
@@ -101,6 +105,9 @@ impl Live {
             named: OnceLock::new(),
             limited: OnceLock::new(),
             limited_told: AtomicBool::new(false),
+            goals: OnceLock::new(),
+            judged: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
             events: AtomicU64::new(0),
             text: AtomicU64::new(0),
             input: AtomicU64::new(NONE),
@@ -148,6 +155,29 @@ impl Live {
     pub fn take_first_token(&self) -> Option<(Moment, &Accepted)> {
         let found = self.first_token()?;
         (!self.first_token_told.swap(true, Ordering::AcqRel)).then_some(found)
+    }
+
+    /// Keeps what it is judged by while it runs.
+    pub fn set_goals(&self, goals: Goals) {
+        // Its request ends once.
+        let _ = self.goals.set(Box::new(goals));
+    }
+
+    /// What it is judged by while it runs; none before its request has been read.
+    pub fn goals(&self) -> Option<&Goals> {
+        self.goals.get().map(Box::as_ref)
+    }
+
+    /// Whether the verdict on the objective of this place has been told, and that it was bad.
+    pub fn judged(&self, place: u8) -> Option<bool> {
+        let has = |bits: &AtomicU64| bits.load(Ordering::Relaxed) >> place & 1 == 1;
+        has(&self.judged).then(|| has(&self.bad))
+    }
+
+    /// The verdict on the objective of this place is told now. It stands.
+    pub fn judge(&self, place: u8, is_bad: bool) {
+        self.bad.fetch_or(u64::from(is_bad) << place, Ordering::Relaxed);
+        self.judged.fetch_or(1 << place, Ordering::Relaxed);
     }
 
     /// Keeps what our own limits did to it.

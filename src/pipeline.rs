@@ -16,7 +16,7 @@ use crate::account::tokenize::Counted;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::counting::{Counting, Tokenizers};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Verdict};
 use crate::live::{Live, LiveTable};
 use crate::observe::{Kept, Text};
 use crate::sinks::{Fact, Sink};
@@ -33,6 +33,9 @@ const FLOW_EVERY: u32 = 4;
 
 /// How many exchanges may wait to be counted when one that need not be is counted for comparison.
 const AUDIT_BEHIND: usize = 16;
+
+/// How long after its time an open exchange counts as late: a first token that came in time may not have been looked at.
+const SURE: Duration = Duration::from_millis(10);
 
 const AT_ONCE: usize = 1024; // finished exchanges settled before open ones are looked at again
 
@@ -61,6 +64,7 @@ pub struct Note {
 struct Settling {
     finished: Finished,
     config: Arc<Config>,
+    live: Arc<Live>,
     ended_at: SystemTime,
     /// The tokens of its first event, where they were counted at once.
     first_event: Option<Counted>,
@@ -185,6 +189,7 @@ impl Pipeline {
         for live in self.live.snapshot() {
             self.first_token(&live);
             self.limited(&live);
+            self.judge(&live);
             if tells_flow {
                 self.flow(&live);
             }
@@ -223,6 +228,43 @@ impl Pipeline {
         }
     }
 
+    /// Tells which objectives a running exchange has missed, and which it has kept for certain.
+    fn judge(&self, live: &Live) {
+        let Some(goals) = live.goals().filter(|goals| !goals.goals.is_empty()) else { return };
+        let started = live.origin.started;
+        let now = self.clock.now();
+        let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| now.since(started) > limit + SURE);
+        let first_token = live.first_token().map(|(at, _)| at.since(started));
+        for goal in goals.goals.iter().filter(|goal| live.judged(goal.place).is_none()) {
+            let is_late = match first_token {
+                Some(ttft) => goal.ttft.is_some_and(|limit| ttft > limit),
+                None => live.awaiting_since().is_some() && is_over(goal.ttft),
+            };
+            let is_bad = is_late || is_over(goal.duration);
+            if is_bad || (goal.is_ttft_alone && first_token.is_some()) {
+                live.judge(goal.place, is_bad);
+                let (model, accepted) = match live.accepted() {
+                    Some(accepted) => (&accepted.model, true),
+                    None => (&goals.model, false),
+                };
+                self.tell(&Fact::Judged { origin: &live.origin, model, accepted, slo: &goal.slo, is_bad });
+            }
+        }
+    }
+
+    /// Tells what an exchange that has ended was to the objectives of which nothing has been told.
+    fn judge_ended(&self, live: &Live, exchange: &Exchange) {
+        for (place, slo, verdict) in &exchange.slos {
+            if live.judged(*place).is_some() || *verdict == Verdict::NotEligible {
+                continue;
+            }
+            let is_bad = *verdict == Verdict::Bad;
+            live.judge(*place, is_bad);
+            let (model, accepted) = (&exchange.model, exchange.accepted());
+            self.tell(&Fact::Judged { origin: &live.origin, model, accepted, slo, is_bad });
+        }
+    }
+
     fn settle(&mut self, note: Note) {
         let Note { finished, kept, live, config } = note;
         live.take();
@@ -231,7 +273,7 @@ impl Pipeline {
         let ended_at = self.clock.wall(finished.observation.clocks.ended);
         let lacks = finished.lacks();
         let (is_whole, lacks_first) = (finished.is_whole(), finished.lacks_first_event());
-        let mut settling = Settling { finished, config, ended_at, first_event: None };
+        let mut settling = Settling { finished, config, live, ended_at, first_event: None };
         let kept = kept.filter(|_| lacks.any() || lacks_first || is_whole);
         let Some((name, kept)) = kept.and_then(|kept| Some((settling.tokenizer()?, kept))) else {
             drop(self.ended_and_settled(settling));
@@ -281,25 +323,34 @@ impl Pipeline {
 
     /// An exchange with nothing to wait for.
     fn ended_and_settled(&mut self, settling: Settling) -> Exchange {
-        let text = settling.finished.observation.text();
+        let (text, live) = (settling.finished.observation.text(), Arc::clone(&settling.live));
         let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
         self.tell(&Fact::Ended(&exchange));
         self.tell(&Fact::Settled(&exchange));
+        self.judge_ended(&live, &exchange);
         exchange
     }
 
     fn settled(&mut self, settling: Settling, counts: Counts) {
-        let text = settling.finished.observation.text();
+        let (text, live) = (settling.finished.observation.text(), Arc::clone(&settling.live));
         let exchange = self.meaning(settling, counts);
         self.learned.learn(&exchange, text);
         self.tell(&Fact::Settled(&exchange));
+        self.judge_ended(&live, &exchange);
     }
 
     fn meaning(&self, settling: Settling, counts: Counts) -> Exchange {
-        let Settling { finished, config, ended_at, first_event } = settling;
+        let Settling { finished, config, live, ended_at, first_event } = settling;
         let counts = Counts { first_event: counts.first_event.or(first_event), ..counts };
-        settle(finished, counts, &config.models, &self.learned, config.hash.clone(), ended_at)
+        let Config { models, slos, hash, .. } = &*config;
+        let mut exchange = settle(finished, counts, models, slos, &self.learned, hash.clone(), ended_at);
+        for (place, _, verdict) in &mut exchange.slos {
+            // What was told while it ran stands.
+            let told = live.judged(*place).map(|is_bad| if is_bad { Verdict::Bad } else { Verdict::Good });
+            *verdict = told.unwrap_or(*verdict);
+        }
+        exchange
     }
 
     /// Waits for what is still being counted, and settles it; what takes too long is estimated.

@@ -9,5 +9,6 @@ pub mod model;
 pub mod price;
 pub mod quota;
 pub mod settle;
+pub mod slo;
 pub mod tenant;
 pub mod tokenize;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::dialect::RequestFacts;
 use crate::exchange::{
     Cost, Count, DialectId, Ending, Exchange, InputBand, Limited, ModelNames, Name, Outcome, Timing,
-    ToldLimits, Unpriced,
+    ToldLimits, Unpriced, Verdict,
 };
 use crate::live::{Ask, Origin};
 use crate::observe::Observation;
@@ -13,6 +13,7 @@ use crate::observe::Observation;
 use super::learned::Learned;
 use super::model::Models;
 use super::price::Tokens;
+use super::slo::{Course, Party, Slos};
 use super::tokenize::Counted;
 
 /// An exchange that has ended, as the data plane hands it over.
@@ -47,12 +48,13 @@ pub struct Counts {
     pub first_event: Option<Counted>,
 }
 
-/// What an exchange means. `models` are those of the configuration that it met, `config` is its hash; what was not
+/// What an exchange means. `models` and `slos` are those of the configuration that it met, `config` is its hash; what was not
 /// reported is what was counted, else it is estimated by what was `learned`.
 pub fn settle(
     finished: Finished,
     counts: Counts,
     models: &Models,
+    slos: &Slos,
     learned: &Learned,
     config: Name,
     ended_at: SystemTime,
@@ -65,11 +67,9 @@ pub fn settle(
     let text = seen.text();
     let model = models.names(requested, seen.served.as_ref());
     let label = model.label(accepted);
-    let input = seen.usage.input.map(Count::reported).or_else(|| counts.input.map(Counted::count));
     let estimated_input = text.input.map(|bytes| learned.input(label, bytes).likely());
-    let input = input.or_else(|| estimated_input.map(Count::estimated));
-    let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);
-    let reserved = estimated_input.map(|tokens| tokens.saturating_add(max_output.unwrap_or(0)));
+    let input = input(&seen, counts.input, estimated_input);
+    let reserved = reserved(&seen, estimated_input);
     let estimate =
         || learned.output(label, &origin.upstream, text).map(|estimate| Count::estimated(estimate.likely()));
     let output =
@@ -78,15 +78,20 @@ pub fn settle(
     let is_generation = origin.dialect != DialectId::UNKNOWN;
     let ended = seen.clocks.ended;
     let wall = |at| ended_at.checked_sub(ended.since(at)).unwrap_or(ended_at);
-    let began_at = wall(seen.clocks.started);
     let output_tokens = if origin.dialect.generates() { output.map(|count| count.value) } else { Some(0) };
     let tokens = input.zip(output_tokens);
     let tokens = tokens.map(|(input, output)| Tokens { input: input.value, output, usage: &seen.usage });
-    let bill = bill(models, &model, began_at, tokens.as_ref(), seen.tier.as_ref());
+    let bill = bill(models, &model, wall(seen.clocks.started), tokens.as_ref(), seen.tier.as_ref());
     let streamed = seen.streamed && accepted && is_generation;
-    let n1 = counts.first_event.filter(|counted| counted.exact && counted.tokens > 0);
+    let n1 = counts.first_event.filter(|counted| counted.exact).map(|counted| counted.tokens);
     let mut clocks = seen.clocks;
-    clocks.first_event_tokens = clocks.first_event_tokens.or_else(|| n1.map(|counted| counted.tokens));
+    clocks.first_event_tokens = clocks.first_event_tokens.or_else(|| n1.filter(|n| *n > 0));
+    let timing = Timing {
+        overhead_request: finished.overhead_request,
+        overhead_response: finished.overhead_response,
+        ..Timing::of(&clocks, streamed, output.and_then(Count::exact), seen.choices)
+    };
+    let slos = verdicts(slos, &origin, label, &seen, outcome, &timing);
     Exchange {
         number: origin.number,
         request_id: origin.request_id,
@@ -103,11 +108,8 @@ pub fn settle(
         outcome,
         error_class: seen.error_class,
         finish_reasons: seen.finish_reasons,
-        timing: Timing {
-            overhead_request: finished.overhead_request,
-            overhead_response: finished.overhead_response,
-            ..Timing::of(&clocks, streamed, output.and_then(Count::exact), seen.choices)
-        },
+        timing,
+        slos,
         sent: clocks.sent,
         input_band: ask(seen.request.as_ref(), seen.bytes_in).input_band,
         reserved: reserved.filter(|_| is_generation),
@@ -127,6 +129,43 @@ pub fn settle(
         in_flight_at_start: finished.in_flight_at_start,
         config,
     }
+}
+
+/// Input tokens: as reported, else as counted, else by estimate.
+fn input(seen: &Observation, counted: Option<Counted>, estimated: Option<u64>) -> Option<Count> {
+    let reported = seen.usage.input.map(Count::reported);
+    reported.or_else(|| counted.map(Counted::count)).or_else(|| estimated.map(Count::estimated))
+}
+
+/// What a quota that reserves would charge.
+fn reserved(seen: &Observation, estimated_input: Option<u64>) -> Option<u64> {
+    let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);
+    estimated_input.map(|tokens| tokens.saturating_add(max_output.unwrap_or(0)))
+}
+
+/// What an exchange is to the objectives that it falls under.
+fn verdicts(
+    slos: &Slos,
+    origin: &Origin,
+    model: Option<&Name>,
+    seen: &Observation,
+    outcome: Outcome,
+    timing: &Timing,
+) -> Vec<(u8, Name, Verdict)> {
+    let course = Course {
+        started: seen.clocks.started,
+        asked_stream: seen.request.as_ref().is_some_and(|facts| facts.stream),
+        streamed: seen.streamed && seen.closure.code.is_some_and(|code| (200..300).contains(&code)),
+        observed: seen.closure.observed,
+        head: seen.clocks.head,
+        first_token: seen.clocks.first_token,
+        tpot: timing.tpot,
+        ended: seen.clocks.ended,
+        code: seen.closure.code,
+        outcome,
+    };
+    let Origin { dialect, tenant, upstream, .. } = origin;
+    slos.verdicts(Party { dialect: *dialect, tenant, model, upstream }, &course)
 }
 
 /// What an exchange costs.

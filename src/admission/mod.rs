@@ -215,7 +215,11 @@ impl Sink for Admission {
                 self.quota.lock().so_far(origin.number, self.now(), tokens);
             }
             Fact::Settled(exchange) => self.settle(exchange.number, &exchange.tenant, came_to(exchange)),
-            Fact::FirstToken { .. } | Fact::Limited { .. } | Fact::Ended(_) | Fact::Audited { .. } => {}
+            Fact::FirstToken { .. }
+            | Fact::Limited { .. }
+            | Fact::Judged { .. }
+            | Fact::Ended(_)
+            | Fact::Audited { .. } => {}
         }
     }
 }

@@ -13,6 +13,7 @@ use super::ledger::LedgerEntry;
 use super::limit::{self, LimitEntry, StoreEntry};
 use super::model::ModelEntry;
 use super::price::{Few, PricesEntry};
+use super::slo::{self, SloEntry};
 use super::tenant::TenantsEntry;
 use super::value::{BucketLists, HowMany, Limit, Listen, PathPrefix, Share, Span, Text, UpstreamUrl};
 use super::{
@@ -38,6 +39,8 @@ pub struct File {
     #[serde(skip_serializing_if = "Few::is_empty")]
     prices: Few<PricesEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    slos: Vec<SloEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<LimitEntry>,
     limit_store: StoreEntry,
     metrics: MetricsEntry,
@@ -58,6 +61,7 @@ impl Default for File {
             tenants: TenantsEntry::default(),
             models: Vec::new(),
             prices: Few::default(),
+            slos: Vec::new(),
             limits: Vec::new(),
             limit_store: StoreEntry::default(),
             metrics: MetricsEntry::default(),
@@ -247,6 +251,7 @@ impl File {
             final_scrape_wait: self.final_scrape_wait.0,
             upstreams,
             tenants: self.tenants.resolve(&Place::new().key("tenants"))?,
+            slos: slo::resolve(&self.slos)?,
             limits: limit::resolve(&self.limits, &models)?,
             limit_store: self.limit_store.0.clone(),
             models: Arc::new(models),

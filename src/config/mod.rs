@@ -8,6 +8,7 @@ mod ledger;
 mod limit;
 mod model;
 mod price;
+mod slo;
 mod tenant;
 mod value;
 
@@ -23,6 +24,7 @@ pub use value::{Listen, SecretUrl, UpstreamUrl};
 
 use crate::account::model::Models;
 use crate::account::quota::Limits;
+use crate::account::slo::Slos;
 use crate::account::tenant::Tenants;
 use crate::exchange::Name;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub tenants: Tenants,
     /// Which models are known by name.
     pub models: Arc<Models>,
+    /// What is promised of exchanges.
+    pub slos: Slos,
     /// How many tokens tenants may use.
     pub limits: Limits,
     /// Where replicas share what is used of them.
@@ -375,6 +379,36 @@ mod tests {
             &way("{api_key: {names: /no/where.yaml}}"),
             "3:32: tenants.identify[0].api_key.names: could not read /no/where.yaml: ",
         );
+    }
+
+    #[test]
+    fn an_objective_that_is_wrong_is_said_with_what_would_be_right() {
+        let slos = |entries: &str| format!("{UPSTREAM}slos: [{entries}]\n");
+        for wrong in ["0%", "100%", "99", "99.99999%", "-1%", "1.%5", "many"] {
+            check_error(
+                &slos(&format!("{{name: a, objective: {wrong}, ttft: 1s}}")),
+                &format!("2:29: slos[0].objective: `{wrong}` is no objective; write it like 99% or 99.9%"),
+            );
+        }
+        check_error(
+            &slos("{name: a, objective: 99%}"),
+            "2:8: slos[0]: asks for nothing; give `ttft`, `tpot`, `duration` or `success: true`",
+        );
+        check_error(
+            &slos("{name: a, objective: 99%, ttft: 0s}"),
+            "2:40: slos[0].ttft: must be longer than 0",
+        );
+        check_error(
+            &slos("{name: a, objective: 99%, success: true}, {name: a, objective: 9%, success: true}"),
+            "2:57: slos[1].name: a second objective of the name `a`",
+        );
+        let shown = |objective: &str| {
+            parse(&slos(&format!("{{name: a, objective: {objective}, ttft: 1s}}"))).unwrap().to_yaml()
+        };
+        for objective in ["99.95%", "5%", "0.0001%", "99.9999%"] {
+            assert!(shown(objective).contains(&format!("objective: {objective}")), "{}", shown(objective));
+        }
+        assert!(shown("99.50 %").contains("objective: 99.5%"));
     }
 
     #[test]

@@ -66,7 +66,11 @@ impl Sink for Scoreboard {
             Fact::FirstToken { accepted, ttft, .. } => {
                 self.push(&accepted.model, true, Seen::FirstToken(*ttft));
             }
-            Fact::Ended(_) | Fact::Limited { .. } | Fact::Flow { .. } | Fact::Audited { .. } => {}
+            Fact::Ended(_)
+            | Fact::Limited { .. }
+            | Fact::Judged { .. }
+            | Fact::Flow { .. }
+            | Fact::Audited { .. } => {}
             Fact::Settled(exchange) => {
                 self.push(&exchange.model, exchange.accepted(), Seen::end_of(exchange))
             }

@@ -4,6 +4,7 @@
 mod limited;
 pub mod limits;
 pub mod outcome;
+mod slo;
 pub mod timing;
 pub mod tokens;
 
@@ -18,6 +19,7 @@ use crate::clock::Moment;
 pub use limited::{HitAction, Limited};
 pub use limits::{LimitKind, Reset, ToldLimits, UpstreamLimit, UpstreamLimits};
 pub use outcome::{Blame, Ending, FinishReason, Outcome};
+pub use slo::{Goal, Goals, Verdict};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
 
@@ -255,6 +257,8 @@ pub struct Exchange {
     pub limits: Option<ToldLimits>,
     /// What our own limits did to it; none where nothing limits it.
     pub limited: Option<Box<Limited>>,
+    /// What it was to each objective that it falls under: the objective's place, its name, the verdict.
+    pub slos: Vec<(u8, Name, Verdict)>,
     /// Events that carried at least one token.
     pub chunks: u64,
     /// Events that its dialect could not read.

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::OwnedPermit;
 use super::Proxy;
 use super::upload::READ_AHEAD_IN_ALL;
 use crate::account::settle::{Finished, ask};
+use crate::account::slo::Party;
 use crate::admission::Asking;
 use crate::clock::Moment;
 use crate::config::Config;
@@ -71,6 +72,18 @@ impl Watch {
         self.held.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Keeps what the exchange can be judged by while it runs.
+    fn set_goals(&self) {
+        if self.config.slos.0.is_empty() || self.live.goals().is_some() {
+            return;
+        }
+        let facts = self.observe(|observer| observer.request_so_far()).flatten();
+        let model = self.config.models.names(facts.and_then(|facts| facts.model).as_ref(), None);
+        let Origin { dialect, tenant, upstream, .. } = &self.live.origin;
+        let party = Party { dialect: *dialect, tenant, model: model.label(true), upstream };
+        self.live.set_goals(self.config.slos.goals(party, model.clone()));
+    }
+
     /// Charges a request whose limits are only observed.
     fn observe_limits(&self) {
         let Origin { tenant, number, dialect, .. } = &self.live.origin;
@@ -125,6 +138,7 @@ impl Watch {
             observer.request_end(now);
             observer.awaits_token()
         });
+        self.set_goals();
         self.live.set_awaits_token(awaits.unwrap_or(false));
         self.observe_limits();
     }

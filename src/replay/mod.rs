@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use crate::account::learned::Learned;
 use crate::account::model::Models;
 use crate::account::settle::{Counts, Finished, settle};
+use crate::account::slo::Slos;
 use crate::clock::Moment;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{self, DialectId, Exchange, Name, Unobserved};
@@ -82,6 +83,7 @@ pub fn settled(
         finished,
         Counts::default(),
         &Models::default(),
+        &Slos::default(),
         &Learned::default(),
         Name::from("replay"),
         SystemTime::UNIX_EPOCH,

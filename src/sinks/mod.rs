@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::account::meter::Tokens;
 use crate::account::settle::Counts;
-use crate::exchange::{Exchange, Limited};
+use crate::exchange::{Exchange, Limited, ModelNames, Name};
 use crate::live::{Accepted, Origin};
 
 /// What sinks are told.
@@ -32,6 +32,19 @@ pub enum Fact<'a> {
         origin: &'a Origin,
         /// What it met.
         limited: &'a Limited,
+    },
+    /// An exchange kept an objective, or did not: told once for each that it falls under, as soon as it is certain.
+    Judged {
+        /// What was known at the exchange's start.
+        origin: &'a Origin,
+        /// The model's names as known by now.
+        model: &'a ModelNames,
+        /// Whether the upstream has accepted it.
+        accepted: bool,
+        /// The objective.
+        slo: &'a Name,
+        /// It did not.
+        is_bad: bool,
     },
     /// Tokens of a stream that runs: told about every second.
     Flow {

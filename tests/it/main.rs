@@ -45,6 +45,8 @@ mod reports;
 #[cfg(test)]
 mod size;
 #[cfg(test)]
+mod slo;
+#[cfg(test)]
 mod tenants;
 #[cfg(test)]
 mod tidy;

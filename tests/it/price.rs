@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use streamgauge::account::learned::Learned;
 use streamgauge::account::price::KINDS;
 use streamgauge::account::settle::{Counts, Finished, settle};
+use streamgauge::account::slo::Slos;
 use streamgauge::config::Config;
 use streamgauge::exchange::{DialectId, Ending, ModelNames, Name, Usage};
 use streamgauge::live::Origin;
@@ -214,6 +215,7 @@ fn a_million_costs_of_the_log_add_up_to_the_last_digit() {
             completed(number, parts),
             Counts::default(),
             &models,
+            &Slos::default(),
             &Learned::default(),
             Name::from("config"),
             SystemTime::UNIX_EPOCH,

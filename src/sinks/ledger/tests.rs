@@ -38,6 +38,7 @@ fn exchange() -> Exchange {
         alternatives: Vec::new(),
         limits: None,
         limited: None,
+        slos: Vec::new(),
         chunks: 24,
         undecodable: 0,
         bytes_in: 120,

@@ -30,6 +30,7 @@ pub fn markdown() -> String {
         (Section::Latency, "Latency"),
         (Section::Tokens, "Tokens"),
         (Section::Cost, "Cost"),
+        (Section::Slo, "Service level objectives"),
         (Section::Models, "Models and hardware"),
         (Section::Sidecar, "The sidecar itself"),
     ] {
@@ -106,15 +107,16 @@ fn values(label: Label) -> &'static str {
             "`live`: added while streams run, not yet settled; `owed`: added too much, to be taken from what comes next."
         }
         Label::Kind => {
-            "`price_per_million_tokens`: `input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`. `upstream_ratelimit_*`: `requests`, `tokens`, `input_tokens`, `output_tokens`."
+            "`price_per_million_tokens`: `input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`. `upstream_ratelimit_*`: `requests`, `tokens`, `input_tokens`, `output_tokens`. `slo_threshold_seconds`: `ttft`, `tpot`, `duration`."
         }
         Label::Currency => "Three letters, as ISO 4217 writes them.",
         Label::Alternative => "The name of another configured model.",
+        Label::Slo => "The name of a configured objective.",
         Label::Stage => {
             "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`, `usage_ledger`: only the line there is lost."
         }
         Label::Action => {
-            "`asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came. `too_slow`: not all there after 10 s; the same."
+            "`tpm_limit_hits_total`: `observed`, `delayed`, `rejected`. `usage_injections_total`: `asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came. `too_slow`: not all there after 10 s; the same."
         }
         Label::Url => "As configured, without its query; at most 128 bytes.",
         Label::Label => "`tenant`, `model`.",

@@ -56,6 +56,8 @@ pub enum Label {
     Currency,
     /// Another configured model.
     Alternative,
+    /// A configured objective.
+    Slo,
     /// Where a record was lost.
     Stage,
     /// What was done.
@@ -70,7 +72,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 21] = [
+    pub const ALL: [Label; 22] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -87,6 +89,7 @@ impl Label {
         Self::Kind,
         Self::Currency,
         Self::Alternative,
+        Self::Slo,
         Self::Stage,
         Self::Action,
         Self::Url,
@@ -113,6 +116,7 @@ impl Label {
             Self::Kind => "kind",
             Self::Currency => "currency",
             Self::Alternative => "alternative",
+            Self::Slo => "slo",
             Self::Stage => "stage",
             Self::Action => "action",
             Self::Url => "url",

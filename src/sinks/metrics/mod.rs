@@ -19,6 +19,7 @@ mod prices;
 mod record;
 mod row;
 mod scrape;
+mod slo;
 #[cfg(test)]
 mod tests;
 mod upstream_limits;
@@ -39,6 +40,7 @@ use self::hardware::Costs;
 use self::labels::{Budget, Key, Label, Labels, OTHER, cut};
 use crate::account::model::Models;
 use crate::account::quota::ALL;
+use crate::account::slo::Slos;
 use crate::admission::Admission;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -118,6 +120,7 @@ struct Settings {
     exemplars: bool,
     models: Arc<Models>,
     limits: limits::Told,
+    slos: Slos,
     presets: Vec<HashSet<Key>>, // series that are there from the start, for each row of the table
 }
 
@@ -309,9 +312,18 @@ impl Store {
                 if bounds.is_empty() {
                     return Err(MetricsError::NoBounds { name: row.name.to_owned() });
                 }
+                // How many kept an objective can be read off.
+                let mut bounds: Vec<f64> =
+                    bounds.iter().copied().chain(slo::thresholds(row.id, &config.slos)).collect();
+                bounds.sort_by(f64::total_cmp);
+                bounds.dedup();
                 let by_tenant = config.metrics.tenant_on_histograms && row.can_have_tenant();
                 let labels = by_tenant.then_some(Label::Tenant).into_iter().chain(row.labels.iter().copied());
-                Self::Histograms(Family::new(row, labels.collect(), Histogram::new(bounds).map_err(refused)?))
+                Self::Histograms(Family::new(
+                    row,
+                    labels.collect(),
+                    Histogram::new(&bounds).map_err(refused)?,
+                ))
             }
         })
     }
@@ -325,6 +337,7 @@ impl Settings {
             exemplars: config.metrics.exemplars,
             models: Arc::clone(&config.models),
             limits: limits::Told::of(config),
+            slos: config.slos.clone(),
             presets: TABLE.iter().copied().map(presets).collect(),
         }
     }
@@ -332,8 +345,10 @@ impl Settings {
 
 /// The labels of a row's series that are there from the start: every combination of what is configured.
 fn presets(row: &Row, config: &Config) -> HashSet<Key> {
-    if row.id == Id::TpmLimitHits {
-        return limits::presets(config);
+    match row.id {
+        Id::TpmLimitHits => return limits::presets(config),
+        Id::SloRequests | Id::SloBadRequests => return slo::presets(config),
+        _ => {}
     }
     let values = |label: &Label| -> Vec<Name> {
         match label {

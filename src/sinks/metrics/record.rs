@@ -21,6 +21,9 @@ impl Sink for Metrics {
                 self.flow(origin, accepted, *so_far, *reserved, now);
             }
             Fact::Limited { origin, limited } => self.limited(origin, limited, now),
+            Fact::Judged { origin, model, accepted, slo, is_bad } => {
+                self.judged(origin, model, *accepted, slo, *is_bad, now);
+            }
             Fact::Ended(exchange) => self.ended(exchange, now),
             Fact::Settled(exchange) => self.settled(exchange, now),
             Fact::Audited { exchange, counts } => self.audited(exchange, counts, now),

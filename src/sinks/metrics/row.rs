@@ -41,6 +41,8 @@ pub enum Section {
     Tokens,
     /// Money.
     Cost,
+    /// Objectives.
+    Slo,
     /// Models and what they run on.
     Models,
     /// The sidecar itself.

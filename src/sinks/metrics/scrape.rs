@@ -54,6 +54,7 @@ impl Metrics {
             Id::TokensLastMinute => Some(self.tokens_last_minute(now)),
             id @ (Id::TpmLimit | Id::TpmUsed) => Some(self.windows(id)),
             id @ (Id::LimitStoreUp | Id::LimitStoreFallbacks) => Some(self.limit_store(id)),
+            id @ (Id::SloThreshold | Id::SloObjective) => Some(self.objectives(id)),
             Id::HardwareCost => Some(self.hardware_cost(now)),
             Id::PricePerMillionTokens => Some(self.prices()),
             id @ (Id::JwksLastFetch | Id::JwksFetchFailures) => Some(self.keys_fetched(id)),

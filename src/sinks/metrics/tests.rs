@@ -46,6 +46,7 @@ models:
 metrics: {model_limit: 2, idle_series: 6h}
 limits: [{tenant: search, tokens_per_minute: 40000, action: delay}]
 limit_store: redis://127.0.0.1
+slos: [{name: chat, objective: 99.5%, ttft: 333ms}]
 ";
     Config::parse(text, &[]).unwrap()
 }
@@ -145,6 +146,7 @@ fn exchange() -> Exchange {
         alternatives: Vec::new(),
         limits: None,
         limited: None,
+        slos: Vec::new(),
         chunks: 0,
         undecodable: 0,
         bytes_in: 0,
@@ -330,6 +332,10 @@ fn full() -> Bench {
         reserved: Some(1_100),
     });
     delayed(&bench, &runs.origin);
+    let model = &streamed.model;
+    let slo = &name("chat");
+    let judged = Fact::Judged { origin: &runs.origin, model, accepted: true, slo, is_bad: true };
+    bench.metrics.record(&judged);
     let counted = |tokens| Some(Counted { tokens, exact: true });
     let counts = Counts { input: counted(27), output: counted(24), ..Counts::default() };
     bench.metrics.record(&Fact::Audited { exchange: &streamed, counts });

@@ -55,6 +55,7 @@ impl Line<'_> {
         self.put_times(out)?;
         put_tokens(exchange, out)?;
         out.put("limit", exchange.limited.as_deref().and_then(LimitMember::of))?;
+        out.put("slo", Some(Verdicts(exchange)).filter(|_| !exchange.slos.is_empty()))?;
         let told = exchange.limits.as_ref();
         out.put("ratelimit", told.map(|told| RateLimits { told, reproducible: self.reproducible }))?;
         out.put("chunks", Some(exchange.chunks))?;
@@ -112,6 +113,15 @@ pub(in crate::sinks) fn put_tokens<O: MemberWriter>(
     out.put("cost", Some(Amount(cost.pico)))?;
     out.put("currency", Some(cost.currency.as_str()))?;
     out.put("price_version", Some(cost.version.as_str()))
+}
+
+/// What an exchange was to the objectives that it falls under, by their names.
+struct Verdicts<'a>(&'a Exchange);
+
+impl Serialize for Verdicts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.slos.iter().map(|(_, slo, verdict)| (slo.as_str(), verdict.label())))
+    }
 }
 
 /// What our own limits did to an exchange.

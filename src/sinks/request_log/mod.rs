@@ -230,6 +230,7 @@ mod tests {
             alternatives: Vec::new(),
             limits: None,
             limited: None,
+            slos: Vec::new(),
             chunks: 24,
             undecodable: 0,
             bytes_in: 120,

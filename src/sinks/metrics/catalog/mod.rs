@@ -7,6 +7,7 @@ mod cost;
 mod latency;
 mod models;
 mod sidecar;
+mod slo;
 mod tokens;
 mod traffic;
 
@@ -17,7 +18,8 @@ pub use super::row::{Kind, PREFIX, Row, Section};
 
 /// Every metric, in the order of the page.
 pub static TABLE: LazyLock<Vec<&'static Row>> = LazyLock::new(|| {
-    let sections = [traffic::ROWS, latency::ROWS, tokens::ROWS, cost::ROWS, models::ROWS, sidecar::ROWS];
+    let sections =
+        [traffic::ROWS, latency::ROWS, tokens::ROWS, cost::ROWS, slo::ROWS, models::ROWS, sidecar::ROWS];
     sections.into_iter().flatten().collect()
 });
 
