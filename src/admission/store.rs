@@ -1,6 +1,7 @@
 //! Where windows are kept: in this process alone, or where replicas share them. While that place does not answer, each
 //! replica holds its tenants to its share of their limits, and what it admits is told there afterwards.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const LOOK_EVERY: u32 = 4;
 
 /// The way to the place where windows are shared.
 pub(super) struct Store {
-    shared: Option<Shared>,
+    shared: Option<Arc<Shared>>,
     /// How many replicas there were at the last word.
     replicas: AtomicU64,
     fallbacks: Tally,
@@ -51,7 +52,7 @@ impl Store {
     pub(super) fn new(store: &LimitStore) -> Result<Self, StoreError> {
         let shared = match store {
             LimitStore::Memory => None,
-            LimitStore::Redis(url) => Some(Shared::new(url.as_str()).map_err(StoreError)?),
+            LimitStore::Redis(url) => Some(Arc::new(Shared::new(url.as_str()).map_err(StoreError)?)),
         };
         Ok(Self {
             shared,
@@ -81,7 +82,7 @@ impl Admission {
             self.store.fallbacks.add_one();
             return None;
         }
-        let reserved = match shared.reserve(holds, asking.tokens).await {
+        let reserved = match shared.reserve(holds.to_vec(), asking.tokens).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.lost(&error);
@@ -95,9 +96,8 @@ impl Admission {
         for (hold, window) in holds.iter().zip(reserved.windows) {
             quota.told(&hold.scope, window);
         }
-        if !reserved.charged {
-            return Some(verdict);
-        }
+        let Some(charge) = reserved.charge else { return Some(verdict) };
+        charge.take();
         quota.charged(asking.number, reserved.now.second(), asking.tokens, holds);
         Some(match verdict {
             Verdict::Full(_) => Verdict::Pass { over: Vec::new() }, // it was charged: that counts
@@ -129,6 +129,7 @@ impl Admission {
             if stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_none() {
                 // What the last exchanges did not need is others' to have.
                 let _: Result<(), RedisError> = self.tell(shared, false).await;
+                shared.finish().await;
                 return;
             }
         }
