@@ -308,3 +308,36 @@ async fn a_long_request_is_charged_what_is_known_of_it_and_passes() {
     server.read_to(r#""}}]}]}"#).await;
     assert_eq!(used(&sidecar, "a", "m").0, 77.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_written_in_another_way_is_held_to_the_limit_all_the_same() {
+    let (sidecar, _upstream) = start("{tenant: a, tokens_per_minute: 100, action: reject}");
+    for path in [
+        "/v1/chat/completion%73",
+        "/v1/chat%2fcompletions",
+        "//v1/chat/completions",
+        "/v1/ch%61t/completions/",
+    ] {
+        let request = request("a", "m", 101).replacen("/v1/chat/completions", path, 1);
+        let (head, _) = refused(&mut send(&sidecar, &request).await).await;
+        assert!(head.starts_with("http/1.1 429 "), "{path}: {head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_given_twice_or_escaped_count_as_upstreams_read_them() {
+    let (sidecar, mut upstream) = start("{tenant: a, tokens_per_minute: 100000, action: reject}");
+    let mut open = Vec::new();
+    for members in [
+        r#""max_tokens":1,"max_tokens":999"#,
+        r#""max_tokens":1,"max\u005ftokens":999"#,
+        r#""max_tokens":null,"max_completion_tokens":999"#,
+        r#""max_tokens":333,"n":3"#,
+        r#""max_tokens":999,"n":0"#,
+        r#""max_tokens":999.0"#,
+    ] {
+        let body = format!(r#"{{"model":"m",{members},"messages":[{{"role":"user","content":"hey"}}]}}"#);
+        open.push((send(&sidecar, &of_body("a", &body)).await, accept(&mut upstream).await));
+        assert_eq!(used(&sidecar, "a", "*").0, 1_000.0 * open.len() as f64, "{members}");
+    }
+}
