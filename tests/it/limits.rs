@@ -310,6 +310,21 @@ async fn a_long_request_is_charged_what_is_known_of_it_and_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_asks_for_an_upgrade_is_held_to_the_limit_all_the_same() {
+    let (sidecar, mut upstream) = start("{tenant: a, tokens_per_minute: 100, action: reject}");
+    let asks = |tokens| {
+        request("a", "m", tokens).replacen("Host: api", "Host: api\r\nConnection: Upgrade\r\nUpgrade: h2c", 1)
+    };
+    let mut first = send(&sidecar, &asks(70)).await;
+    let mut server = accept(&mut upstream).await;
+    assert_eq!(used(&sidecar, "a", "*").0, 70.0);
+    let (head, _) = refused(&mut send(&sidecar, &asks(31)).await).await;
+    assert!(head.starts_with("http/1.1 429 "), "{head}");
+    answer(&mut server, &mut first, 40).await;
+    assert_eq!(used(&sidecar, "a", "*").0, 40.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_path_that_is_written_in_another_way_is_held_to_the_limit_all_the_same() {
     let (sidecar, _upstream) = start("{tenant: a, tokens_per_minute: 100, action: reject}");
     for path in [
