@@ -92,6 +92,9 @@ impl Admission {
         if holds.is_empty() {
             return Ok(None);
         }
+        if holds.iter().all(|hold| hold.cap(1).is_none()) {
+            return Ok(self.observe(limits, asking));
+        }
         let rules = holds.iter().flat_map(|hold| &hold.rules);
         let patience = rules.filter_map(|(_, action)| match action {
             Action::Delay(longest) => Some(*longest),
@@ -109,6 +112,11 @@ impl Admission {
 
     /// Waits for its turn, and then for room.
     async fn wait(&self, holds: &[Hold], asking: Asking<'_>, patience: Duration) -> Result<Limited, Refusal> {
+        // Nothing that comes to an end makes room for it.
+        let full = self.fullest(holds, asking);
+        if full.wait.is_none() {
+            return Err(Refusal::new(holds, asking, &full, Why::NoRoom));
+        }
         let began = self.clock.now();
         let gives_up = began + patience;
         let waited = || self.clock.now().since(began);
@@ -161,12 +169,13 @@ impl Admission {
 
     /// The window that would hold the request up for the longest.
     fn fullest(&self, holds: &[Hold], asking: Asking<'_>) -> Full {
-        match self.quota.lock().judge(holds, asking.tokens, self.store.share(), self.now()) {
+        let (quota, now) = (self.quota.lock(), self.now());
+        match quota.judge(holds, asking.tokens, self.store.share(), now) {
             Verdict::Full(full) => full,
             Verdict::Pass { .. } => {
                 let held = holds.iter().zip(0..).find_map(|(hold, place)| Some((place, hold.cap(1)?)));
                 let (hold, limit) = held.unwrap_or_default();
-                let used = limit.saturating_sub(asking.tokens);
+                let used = holds.get(hold).map_or(0, |hold| quota.used_of(&hold.scope, now));
                 Full { hold, limit, used, wait: Some(Duration::ZERO), action: Action::Reject }
             }
         }
