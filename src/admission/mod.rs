@@ -87,7 +87,11 @@ impl Admission {
     ///
     /// # Errors
     /// It may not.
-    pub async fn admit(&self, limits: &Limits, asking: Asking<'_>) -> Result<Option<Limited>, Refusal> {
+    pub async fn admit(
+        self: &Arc<Self>,
+        limits: &Limits,
+        asking: Asking<'_>,
+    ) -> Result<Option<Limited>, Refusal> {
         let holds = limits.on(asking.tenant, asking.model);
         if holds.is_empty() {
             return Ok(None);
@@ -111,7 +115,12 @@ impl Admission {
     }
 
     /// Waits for its turn, and then for room.
-    async fn wait(&self, holds: &[Hold], asking: Asking<'_>, patience: Duration) -> Result<Limited, Refusal> {
+    async fn wait(
+        self: &Arc<Self>,
+        holds: &[Hold],
+        asking: Asking<'_>,
+        patience: Duration,
+    ) -> Result<Limited, Refusal> {
         // Nothing that comes to an end makes room for it.
         let full = self.fullest(holds, asking);
         if full.wait.is_none() {
@@ -155,7 +164,7 @@ impl Admission {
     }
 
     /// Asks for room: at the place where windows are shared, or here, for this replica's share of each limit.
-    async fn ask(&self, holds: &[Hold], asking: Asking<'_>) -> Result<Limited, Full> {
+    async fn ask(self: &Arc<Self>, holds: &[Hold], asking: Asking<'_>) -> Result<Limited, Full> {
         let Asking { number, tokens, .. } = asking;
         let verdict = match self.ask_store(holds, asking).await {
             Some(verdict) => verdict,
