@@ -240,8 +240,10 @@ pub fn judge(holds: &[Hold], windows: &[Window], tokens: u64, share: u64, now: S
     let mut full: Option<Full> = None;
     for (place, (hold, window)) in holds.iter().zip(windows).enumerate() {
         for (limit, action) in &hold.rules {
-            let limit = limit / share.max(1);
-            let wait = window.wait(now, tokens, limit);
+            let (whole, limit) = (*limit, limit / share.max(1));
+            // More than a share, and not more than the limit: there is room when the shares are one again.
+            let shared = || (tokens <= whole).then_some(Duration::from_millis(LIFE));
+            let wait = window.wait(now, tokens, limit).or_else(shared);
             if wait == Some(Duration::ZERO) {
                 continue;
             }
@@ -302,6 +304,11 @@ impl Held {
         all
     }
 
+    /// What counts of all.
+    fn sum(&self, now: Stamp) -> u64 {
+        self.ours.sum(now).saturating_add(self.others.sum(now))
+    }
+
     fn charge(&mut self, second: u64, tokens: u64) {
         self.ours.charge(second, tokens);
         *self.untold.entry(second).or_insert(0) += i64::try_from(tokens).unwrap_or(i64::MAX);
@@ -320,11 +327,8 @@ impl Held {
 
     /// Charges tokens that no room was kept for: now, as far as the limit has room, else to later minutes.
     fn owe(&mut self, now: Stamp, tokens: u64, limit: Option<u64>) -> Vec<(u64, u64)> {
-        let Some(limit) = limit.filter(|limit| *limit > 0) else {
-            self.charge(now.second(), tokens);
-            return vec![(now.second(), tokens)];
-        };
-        let (mut sum, mut left) = (self.all().sum(now), tokens);
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX); // nobody owes what is only observed
+        let (mut sum, mut left) = (self.sum(now), tokens);
         let mut charges = Vec::new();
         while left > 0 {
             let minute = (sum / limit).min(DEBT_MINUTES);
@@ -436,7 +440,12 @@ impl Quota {
 
     /// Every window, and what counts in it.
     pub fn used(&self, now: Stamp) -> Vec<(Scope, u64)> {
-        self.windows.iter().map(|(scope, held)| (scope.clone(), held.all().sum(now))).collect()
+        self.windows.iter().map(|(scope, held)| (scope.clone(), held.sum(now))).collect()
+    }
+
+    /// What counts in one window.
+    pub fn used_of(&self, scope: &Scope, now: Stamp) -> u64 {
+        self.windows.get(scope).map_or(0, |held| held.sum(now))
     }
 
     /// Forgets what counts no more.
@@ -467,7 +476,8 @@ impl Quota {
 
     /// The place where a window is shared says what all replicas have charged to it.
     pub fn told(&mut self, scope: &Scope, all: Window) {
-        let Some(held) = self.windows.get_mut(scope) else { return };
+        let is_known = self.windows.contains_key(scope) || !all.seconds.is_empty();
+        let Some(held) = is_known.then(|| self.held(scope)).flatten() else { return };
         let mut others = all;
         for (second, tokens) in &held.ours.seconds {
             let untold = held.untold.get(second).copied().unwrap_or(0);
@@ -629,6 +639,16 @@ mod tests {
         assert_eq!((full.hold, full.wait, full.action), (1, None, Action::Reject));
         let Verdict::Full(full) = quota.judge(&holds("m"), 20, 4, at(1.0)) else { panic!() };
         assert_eq!(full.limit, 25, "a quarter of it");
+        let wait = |tokens| match Quota::default().judge(&holds("n"), tokens, 4, at(1.0)) {
+            Verdict::Full(full) => full.wait.map(|wait| wait.as_secs_f64()),
+            Verdict::Pass { .. } => Some(0.0),
+        };
+        assert_eq!(
+            [wait(12), wait(13), wait(50)],
+            [Some(0.0), Some(61.25), Some(61.25)],
+            "a share is not for ever"
+        );
+        assert_eq!(wait(51), None);
     }
 
     #[test]
@@ -656,6 +676,12 @@ mod tests {
             [None, Some(100)],
             "others have more than their share"
         );
+        let mut new = Quota::default();
+        new.told(&holds[0].scope, Window::of([(START, 95)]));
+        assert_eq!([full(&new, 5), full(&new, 6)], [None, Some(100)], "what only others have used");
+        new.told(&holds[0].scope, Window::default());
+        new.sweep(at(3.0));
+        assert!(new.windows.is_empty());
     }
 
     proptest! {

@@ -3,15 +3,12 @@
 //! server comes back, whether or not it has forgotten.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, ScriptInvocation};
-use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
 
 use crate::account::quota::{Hold, LIFE, Scope, Stamp, Window};
 
@@ -31,8 +28,6 @@ pub(super) struct Shared {
     connection: Mutex<Option<MultiplexedConnection>>,
     /// It answers, and knows what is charged here.
     is_up: AtomicBool,
-    /// What goes on though its client has left.
-    tasks: TaskTracker,
     /// Tells this replica from others.
     name: String,
     reserve: Script,
@@ -42,45 +37,10 @@ pub(super) struct Shared {
 
 /// What was asked for, and what there was.
 pub(super) struct Reserved {
-    /// None: there was no room.
-    pub(super) charge: Option<Charge>,
+    pub(super) charged: bool,
     pub(super) now: Stamp,
     /// Before it was charged.
     pub(super) windows: Vec<Window>,
-}
-
-/// Tokens that were charged. They are given back when nobody takes them: their client may have left meanwhile.
-pub(super) struct Charge {
-    shared: Arc<Shared>,
-    scopes: Vec<Scope>,
-    second: u64,
-    tokens: u64,
-}
-
-impl Charge {
-    /// They are somebody's.
-    pub(super) fn take(mut self) {
-        self.scopes.clear();
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        let scopes = std::mem::take(&mut self.scopes);
-        if let (Ok(runtime), false) = (Handle::try_current(), scopes.is_empty()) {
-            let (shared, back) = (Arc::clone(&self.shared), i64::try_from(self.tokens).unwrap_or(i64::MAX));
-            let second = self.second;
-            self.shared.tasks.spawn_on(
-                async move {
-                    for scope in scopes {
-                        // What is not given back runs out in a minute.
-                        let _: Result<_, RedisError> = shared.add(&scope, &[(second, -back)]).await;
-                    }
-                },
-                &runtime,
-            );
-        }
-    }
 }
 
 impl Shared {
@@ -95,7 +55,6 @@ impl Shared {
             client: Client::open(url)?,
             connection: Mutex::new(None),
             is_up: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
             name: format!("{:016x}", seed.finish()),
             reserve: Script::new(include_str!("reserve.lua")),
             tell: Script::new(include_str!("tell.lua")),
@@ -113,12 +72,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for what goes on though its client has left.
-    pub(super) async fn finish(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
     pub(super) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Acquire)
     }
@@ -133,19 +86,8 @@ impl Shared {
         *self.connection.lock() = None;
     }
 
-    /// Charges tokens to these windows, if all have room. It is asked to the end though the client leaves: a charge of
-    /// which nobody knows could not be given back.
-    pub(super) async fn reserve(
-        self: &Arc<Self>,
-        holds: Vec<Hold>,
-        tokens: u64,
-    ) -> Result<Reserved, RedisError> {
-        let shared = Arc::clone(self);
-        let asking = self.tasks.spawn(async move { shared.reserve_now(&holds, tokens).await });
-        asking.await.unwrap_or_else(|_| Err(RedisError::from((redis::ErrorKind::Io, "asking it has failed"))))
-    }
-
-    async fn reserve_now(self: &Arc<Self>, holds: &[Hold], tokens: u64) -> Result<Reserved, RedisError> {
+    /// Charges tokens to these windows, if all have room.
+    pub(super) async fn reserve(&self, holds: &[Hold], tokens: u64) -> Result<Reserved, RedisError> {
         let mut call = self.reserve.prepare_invoke();
         for hold in holds {
             call.key(key(&hold.scope));
@@ -155,15 +97,8 @@ impl Shared {
             call.arg(hold.cap(1).map(|cap| cap.to_string()).unwrap_or_default());
         }
         let (charged, now, windows): (u64, u64, Vec<Vec<u64>>) = self.call(&call).await?;
-        let now = Stamp(now);
-        let charge = || Charge {
-            shared: Arc::clone(self),
-            scopes: holds.iter().map(|hold| hold.scope.clone()).collect(),
-            second: now.second(),
-            tokens,
-        };
         let windows = windows.iter().map(|counts| window(counts)).collect();
-        Ok(Reserved { charge: (charged == 1).then(charge), now, windows })
+        Ok(Reserved { charged: charged == 1, now: Stamp(now), windows })
     }
 
     /// Tells what was charged to a window and taken back since it was last told.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::RedisError;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::shared::Shared;
 use super::{Admission, Asking, millis};
@@ -26,7 +28,9 @@ const LOOK_EVERY: u32 = 4;
 
 /// The way to the place where windows are shared.
 pub(super) struct Store {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Shared>,
+    /// Who asks there.
+    asking: TaskTracker,
     /// How many replicas there were at the last word.
     replicas: AtomicU64,
     fallbacks: Tally,
@@ -52,10 +56,11 @@ impl Store {
     pub(super) fn new(store: &LimitStore) -> Result<Self, StoreError> {
         let shared = match store {
             LimitStore::Memory => None,
-            LimitStore::Redis(url) => Some(Arc::new(Shared::new(url.as_str()).map_err(StoreError)?)),
+            LimitStore::Redis(url) => Some(Shared::new(url.as_str()).map_err(StoreError)?),
         };
         Ok(Self {
             shared,
+            asking: TaskTracker::new(),
             replicas: AtomicU64::new(1),
             fallbacks: Tally::default(),
             is_lost: AtomicBool::new(false),
@@ -76,13 +81,27 @@ impl Store {
 
 impl Admission {
     /// What the place where windows are shared says to a request; none where there is none, or no answer.
-    pub(super) async fn ask_store(&self, holds: &[Hold], asking: Asking<'_>) -> Option<Verdict> {
+    pub(super) async fn ask_store(self: &Arc<Self>, holds: &[Hold], asking: Asking<'_>) -> Option<Verdict> {
+        let Asking { number, tokens, .. } = asking;
         let shared = self.store.shared.as_ref()?;
         if !shared.is_up() {
             self.store.fallbacks.add_one();
             return None;
         }
-        let reserved = match shared.reserve(holds.to_vec(), asking.tokens).await {
+        // It is heard to its end though the client may be gone by then: what it was charged there is given back.
+        let (answer, answered) = oneshot::channel();
+        let (admission, holds, tenant) = (Arc::clone(self), holds.to_vec(), asking.tenant.clone());
+        self.store.asking.spawn(async move {
+            let verdict = admission.reserve_shared(&holds, number, tokens).await;
+            if answer.send(verdict).is_err() {
+                admission.settle(number, &tenant, Some(0));
+            }
+        });
+        answered.await.ok().flatten()
+    }
+
+    async fn reserve_shared(&self, holds: &[Hold], number: u64, tokens: u64) -> Option<Verdict> {
+        let reserved = match self.store.shared.as_ref()?.reserve(holds, tokens).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.lost(&error);
@@ -91,14 +110,15 @@ impl Admission {
             }
         };
         self.heard(reserved.now);
-        let verdict = judge(holds, &reserved.windows, asking.tokens, 1, reserved.now);
+        let verdict = judge(holds, &reserved.windows, tokens, 1, reserved.now);
         let mut quota = self.quota.lock();
         for (hold, window) in holds.iter().zip(reserved.windows) {
             quota.told(&hold.scope, window);
         }
-        let Some(charge) = reserved.charge else { return Some(verdict) };
-        charge.take();
-        quota.charged(asking.number, reserved.now.second(), asking.tokens, holds);
+        if !reserved.charged {
+            return Some(verdict);
+        }
+        quota.charged(number, reserved.now.second(), tokens, holds);
         Some(match verdict {
             Verdict::Full(_) => Verdict::Pass { over: Vec::new() }, // it was charged: that counts
             pass @ Verdict::Pass { .. } => pass,
@@ -127,9 +147,10 @@ impl Admission {
                 self.lost(&error);
             }
             if stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_none() {
+                self.store.asking.close();
+                self.store.asking.wait().await;
                 // What the last exchanges did not need is others' to have.
                 let _: Result<(), RedisError> = self.tell(shared, false).await;
-                shared.finish().await;
                 return;
             }
         }
