@@ -26,7 +26,7 @@ const LOOK_EVERY: u32 = 4;
 
 /// The way to the place where windows are shared.
 pub(super) struct Store {
-    shared: Option<Arc<Shared>>,
+    pub(super) shared: Option<Arc<Shared>>,
     /// How many replicas there were at the last word.
     replicas: AtomicU64,
     fallbacks: Tally,
