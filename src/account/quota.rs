@@ -113,10 +113,12 @@ impl Limits {
         self.of_tenant(tenant).any(|limit| limit.action != Action::Observe)
     }
 
-    /// The windows that a tenant's requests for this model are charged to.
+    /// The windows that a tenant's requests for this model are charged to. Where nobody can read which model is asked
+    /// for, it may be any: all of the tenant's limits hold.
     pub fn on(&self, tenant: &Name, model: Option<&Name>) -> Vec<Hold> {
         let mut holds: Vec<Hold> = Vec::new();
-        let matches = |limit: &&Limit| limit.model.as_str() == ALL || Some(&limit.model) == model;
+        let matches =
+            |limit: &&Limit| limit.model.as_str() == ALL || model.is_none_or(|model| limit.model == *model);
         for limit in self.of_tenant(tenant).filter(matches) {
             let rule = (limit.tokens, limit.action);
             match holds.iter_mut().find(|hold| hold.scope.model == limit.model) {
@@ -456,12 +458,36 @@ impl Quota {
         });
     }
 
-    /// What is to be told to the place where the windows are shared: of each, what was charged and taken back since this
-    /// was last asked.
-    pub fn take_untold(&mut self, now: Stamp) -> Vec<(Scope, Vec<(u64, i64)>)> {
-        self.sweep(now);
-        let take = |held: &mut Held| std::mem::take(&mut held.untold).into_iter().collect();
-        self.windows.iter_mut().map(|(scope, held)| (scope.clone(), take(held))).collect()
+    /// What is to be told to the place where the windows are shared: of so many at most, what was charged and taken back
+    /// since this was last asked.
+    pub fn take_untold(&mut self, now: Stamp, most: usize) -> Vec<(Scope, Vec<(u64, i64)>)> {
+        let changed = self.windows.iter_mut().filter_map(|(scope, held)| {
+            held.forget(now);
+            let untold = std::mem::take(&mut held.untold);
+            (!untold.is_empty()).then(|| (scope.clone(), untold.into_iter().collect()))
+        });
+        changed.take(most).collect()
+    }
+
+    /// So many windows at most, others at each turn.
+    pub fn some(&self, turn: usize, most: usize) -> Vec<Scope> {
+        let turns = self.windows.len().div_ceil(most).max(1);
+        self.windows.keys().skip(turn % turns * most).take(most).cloned().collect()
+    }
+
+    /// The windows' clock was behind by so many seconds: what is charged by it is moved.
+    pub fn shift(&mut self, seconds: i64) {
+        let moved = |second: &u64| second.saturating_add_signed(seconds);
+        for held in self.windows.values_mut() {
+            for window in [&mut held.ours, &mut held.others] {
+                window.seconds =
+                    window.seconds.iter().map(|(second, tokens)| (moved(second), *tokens)).collect();
+            }
+            held.untold = held.untold.iter().map(|(second, tokens)| (moved(second), *tokens)).collect();
+        }
+        for place in self.open.values_mut().flat_map(|open| &mut open.places) {
+            place.charges.iter_mut().for_each(|(second, _)| *second = moved(second));
+        }
     }
 
     /// All of ours, to be told anew; what was to be told is in it.
@@ -546,7 +572,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(on("a", Some("m")), [("*".into(), 2, Some(80)), ("m".into(), 1, Some(50))]);
-        assert_eq!(on("a", None), [("*".into(), 2, Some(80))]);
+        assert_eq!(on("a", Some("n")), [("*".into(), 2, Some(80))]);
+        assert_eq!(on("a", None), on("a", Some("m")), "it may be any");
         assert_eq!(on("c", Some("m")), [("*".into(), 1, None)]);
         let tenant = |name: &str| (limits.watch(&Name::from(name)), limits.hold(&Name::from(name)));
         assert_eq!([tenant("a"), tenant("c")], [(true, true), (true, false)]);
@@ -652,16 +679,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_charged_by_another_clock_is_moved_with_it() {
+        let (mut quota, holds) = (Quota::default(), holds(100));
+        reserve(&mut quota, 1, 0.0, 70, &holds);
+        quota.shift(3_600);
+        assert_eq!(reserve(&mut quota, 2, 3_610.0, 31, &holds), Some(51.25));
+        quota.settle(1, at(3_610.0), Some(20));
+        assert_eq!(reserve(&mut quota, 2, 3_610.0, 80, &holds), None);
+    }
+
+    #[test]
+    fn no_round_tells_of_more_windows_than_it_has_time_for() {
+        let mut quota = Quota::default();
+        for number in 0..5 {
+            let tenant = Name::from(number.to_string().as_str());
+            let limits = limits(&[("*", ALL, 100, Action::Reject)]);
+            quota.charge(number, START, 1, &limits.on(&tenant, None));
+        }
+        let told: Vec<usize> = (0..4).map(|_| quota.take_untold(at(0.0), 2).len()).collect();
+        assert_eq!(told, [2, 2, 1, 0]);
+        let mut seen: Vec<Scope> = (0..3).flat_map(|turn| quota.some(turn, 2)).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((seen.len(), quota.some(3, 2)), (5, quota.some(0, 2)));
+    }
+
+    #[test]
     fn what_replicas_tell_each_other_adds_up() {
         let (holds, scope) = (holds(100), Scope { tenant: Name::from("t"), model: Name::from(ALL) });
         let mut quota = Quota::default();
         quota.charged(1, START, 30, &holds);
-        assert_eq!(quota.take_untold(at(0.0)), [(scope.clone(), vec![])], "it was told already");
+        assert_eq!(quota.take_untold(at(0.0), 9), [], "it was told already");
         quota.told(&scope, Window::of([(START, 50), (START + 1, 25)])); // 45 of them are others'
         assert_eq!(quota.used(at(1.0)), [(scope.clone(), 75)]);
         quota.settle(1, at(2.0), Some(10));
         assert_eq!(quota.used(at(2.0)), [(scope.clone(), 55)]);
-        let untold = quota.take_untold(at(2.0)).remove(0).1;
+        let untold = quota.take_untold(at(2.0), 9).remove(0).1;
         assert_eq!(untold, [(START, -20)]);
         assert_eq!(quota.take_all(at(2.0)), [(scope, vec![(START, 10)])]);
         // By half of the limit there is room for 40 of ours; with 45 of others' for 45.

@@ -24,6 +24,8 @@ use crate::sinks::{Fact, Sink};
 use queue::{NoTurn, Queues};
 pub use refusal::Refusal;
 use refusal::Why;
+pub use shared::Shared;
+pub(crate) use shared::escaped;
 use store::Store;
 pub use store::{StoreError, StoreState};
 
@@ -75,6 +77,11 @@ impl Admission {
             expectations: Arc::default(),
             store: Store::new(store)?,
         })
+    }
+
+    /// The server that replicas share; none: this process keeps its windows to itself.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.store.shared.clone()
     }
 
     /// The present moment of the windows' clock.

@@ -26,9 +26,15 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Every so many times it is asked what others have charged, and told that this replica is there.
 const LOOK_EVERY: u32 = 4;
 
+/// How many windows are told of at once: a round of them takes a tenth of a second, and the next beat waits for it.
+const AT_ONCE: usize = 256;
+
+/// From so many milliseconds on the server's clock is another one than ours, or has been set.
+const STEP: u64 = 2_000;
+
 /// The way to the place where windows are shared.
 pub(super) struct Store {
-    shared: Option<Shared>,
+    pub(super) shared: Option<Arc<Shared>>,
     /// Who asks there.
     asking: TaskTracker,
     /// How many replicas there were at the last word.
@@ -56,7 +62,7 @@ impl Store {
     pub(super) fn new(store: &LimitStore) -> Result<Self, StoreError> {
         let shared = match store {
             LimitStore::Memory => None,
-            LimitStore::Redis(url) => Some(Shared::new(url.as_str()).map_err(StoreError)?),
+            LimitStore::Redis(url) => Some(Arc::new(Shared::new(url.as_str()).map_err(StoreError)?)),
         };
         Ok(Self {
             shared,
@@ -137,7 +143,7 @@ impl Admission {
         let Some(shared) = &self.store.shared else { return };
         for turn in 0_u32.. {
             let told = if shared.is_up() {
-                self.tell(shared, turn.is_multiple_of(LOOK_EVERY)).await
+                self.tell(shared, turn).await
             } else if turn.is_multiple_of(LOOK_EVERY) {
                 self.connect(shared).await
             } else {
@@ -150,7 +156,7 @@ impl Admission {
                 self.store.asking.close();
                 self.store.asking.wait().await;
                 // What the last exchanges did not need is others' to have.
-                let _: Result<(), RedisError> = self.tell(shared, false).await;
+                let _: Result<(), RedisError> = self.tell_changes(shared).await;
                 return;
             }
         }
@@ -173,17 +179,26 @@ impl Admission {
         Ok(())
     }
 
-    /// Tells what was charged and taken back; `looks`: and asks what others have.
-    async fn tell(&self, shared: &Shared, looks: bool) -> Result<(), RedisError> {
-        if looks {
+    /// Tells what was charged and taken back, and now and then that we are there, and asks what others have.
+    async fn tell(&self, shared: &Shared, turn: u32) -> Result<(), RedisError> {
+        if turn.is_multiple_of(LOOK_EVERY) {
             let (now, replicas) = shared.beat().await?;
             self.heard(now);
             self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+            let some = self.quota.lock().some((turn / LOOK_EVERY) as usize, AT_ONCE);
+            for scope in some {
+                let (_, window) = shared.add(&scope, &[]).await?;
+                self.quota.lock().told(&scope, window);
+            }
         }
-        let untold = self.quota.lock().take_untold(self.now());
-        for (scope, changes) in untold.iter().filter(|(_, changes)| looks || !changes.is_empty()) {
-            let (_, window) = shared.add(scope, changes).await?;
-            self.quota.lock().told(scope, window);
+        self.tell_changes(shared).await
+    }
+
+    async fn tell_changes(&self, shared: &Shared) -> Result<(), RedisError> {
+        let untold = self.quota.lock().take_untold(self.now(), AT_ONCE);
+        for (scope, changes) in untold {
+            let (_, window) = shared.add(&scope, &changes).await?;
+            self.quota.lock().told(&scope, window);
         }
         Ok(())
     }
@@ -191,7 +206,11 @@ impl Admission {
     /// The server's clock says that it is so late.
     fn heard(&self, now: Stamp) {
         let since_start = millis(self.clock.now().since(Moment::default()));
-        self.ahead.store(now.0.saturating_sub(since_start), Ordering::Relaxed);
+        let ahead = now.0.saturating_sub(since_start);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        if ahead.abs_diff(before) >= STEP {
+            self.quota.lock().shift((ahead.cast_signed() - before.cast_signed()) / 1000);
+        }
     }
 
     /// The place where windows are shared does not answer. Told once each time.

@@ -208,6 +208,8 @@ slos:
   - {{name: large, match: {{model: {LARGE}}}, objective: 99%, ttft: 1s, success: true}}
 limits:
   - {{tenant: '*', tokens_per_minute: 40000, action: observe}}
+budgets:
+  - {{tenant: '*', period: day, amount: 1, currency: USD}}
 "
     );
     let mut file = File::parse(&text)?.without_request_log();

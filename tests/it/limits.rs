@@ -396,3 +396,25 @@ async fn members_that_are_given_twice_or_escaped_count_as_upstreams_read_them() 
         assert_eq!(used(&sidecar, "a", "*").0, 1_000.0 * open.len() as f64, "{members}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_model_nobody_can_read_is_held_to_the_limits_of_all_models() {
+    let (sidecar, mut upstream) = start("{tenant: a, model: m, tokens_per_minute: 600, action: reject}");
+    let request = "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nX-Tenant-Id: a\r\nContent-Encoding: gzip\r\n\
+                   Content-Length: 4\r\n\r\n";
+    for is_first in [true, false] {
+        let mut client = send(&sidecar, request).await;
+        client.write([0x1f, 0x8b, 8, 0]).await;
+        if is_first {
+            let mut server = upstream.accept().await;
+            server.read_head().await;
+            assert_eq!(used(&sidecar, "a", "m").0, 500.0, "an answer of a model that nobody knows");
+            sidecar.beside(async move {
+                let _open = (server, client);
+                std::future::pending::<()>().await;
+            });
+        } else {
+            assert!(client.read_head().await.starts_with("HTTP/1.1 429 "));
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod app;
 #[cfg(test)]
 mod bodies;
+mod budget;
 #[cfg(test)]
 mod case;
 #[cfg(test)]
