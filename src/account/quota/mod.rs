@@ -3,268 +3,21 @@
 //! over. What turns out to be more than was charged is charged then, and where the minute has no room for it, to
 //! minutes to come: it is owed.
 
+mod limit;
+mod window;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::exchange::{HitAction, Name};
-
-/// Stands for every tenant, each by itself, or for all models together.
-pub const ALL: &str = "*";
-
-const MINUTE: u64 = 60_000;
-
-/// How much longer tokens count, in milliseconds: of two requests that are let go a minute apart, the first may take so
-/// much longer on its way to a provider that counts too.
-const MARGIN: u64 = 250;
-
-/// How long tokens count from the beginning of their second on, in milliseconds.
-pub const LIFE: u64 = 1000 + MINUTE + MARGIN;
+pub use limit::{ALL, Action, Hold, Limit, Limits, Scope, hit};
+pub use window::{Full, LIFE, Stamp, Verdict, Window, judge};
 
 /// The most minutes that debt is spread over.
 const DEBT_MINUTES: u64 = 60;
 
 /// How many windows there may be. A further one is not kept: who is limited by it is not limited.
 const WINDOWS: usize = 65_536;
-
-/// A moment of the clock that a window is kept by, in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Stamp(pub u64);
-
-impl Stamp {
-    /// The second that it lies in.
-    pub const fn second(self) -> u64 {
-        self.0 / 1000
-    }
-
-    /// How long until the tokens of this second count no more.
-    fn until_over(self, second: u64) -> Duration {
-        Duration::from_millis((second * 1000 + LIFE).saturating_sub(self.0))
-    }
-}
-
-/// What is done where a limit has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// It is counted.
-    Observe,
-    /// The request is held until there is room, at most so long.
-    Delay(Duration),
-    /// The request is answered with an error.
-    Reject,
-}
-
-/// A limit as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// Whose tokens; [`ALL`]: each tenant's by itself.
-    pub tenant: Name,
-    /// Of which model; [`ALL`]: of all together.
-    pub model: Name,
-    /// So many in any sixty seconds.
-    pub tokens: u64,
-    /// What is done beyond it.
-    pub action: Action,
-}
-
-/// The configured limits.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits(pub Vec<Limit>);
-
-/// Whose tokens of which model ([`ALL`]: of all) a window counts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scope {
-    /// The tenant.
-    pub tenant: Name,
-    /// The model as the limit has it.
-    pub model: Name,
-}
-
-/// A window and the limits on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// Which window.
-    pub scope: Scope,
-    /// Tokens, and what is done beyond them.
-    pub rules: Vec<(u64, Action)>,
-}
-
-impl Hold {
-    /// The lowest limit that is held to, in a share of one in so many.
-    pub fn cap(&self, share: u64) -> Option<u64> {
-        let enforced = self.rules.iter().filter(|(_, action)| *action != Action::Observe);
-        enforced.map(|(tokens, _)| tokens / share.max(1)).min()
-    }
-}
-
-impl Limits {
-    fn of_tenant<'l>(&'l self, tenant: &'l Name) -> impl Iterator<Item = &'l Limit> {
-        self.0.iter().filter(move |limit| limit.tenant.as_str() == ALL || limit.tenant == *tenant)
-    }
-
-    /// Whether anything limits this tenant.
-    pub fn watch(&self, tenant: &Name) -> bool {
-        self.of_tenant(tenant).next().is_some()
-    }
-
-    /// Whether this tenant's requests may have to wait or be refused.
-    pub fn hold(&self, tenant: &Name) -> bool {
-        self.of_tenant(tenant).any(|limit| limit.action != Action::Observe)
-    }
-
-    /// The windows that a tenant's requests for this model are charged to. Where nobody can read which model is asked
-    /// for, it may be any: all of the tenant's limits hold.
-    pub fn on(&self, tenant: &Name, model: Option<&Name>) -> Vec<Hold> {
-        let mut holds: Vec<Hold> = Vec::new();
-        let matches =
-            |limit: &&Limit| limit.model.as_str() == ALL || model.is_none_or(|model| limit.model == *model);
-        for limit in self.of_tenant(tenant).filter(matches) {
-            let rule = (limit.tokens, limit.action);
-            match holds.iter_mut().find(|hold| hold.scope.model == limit.model) {
-                Some(hold) => hold.rules.push(rule),
-                None => {
-                    let scope = Scope { tenant: tenant.clone(), model: limit.model.clone() };
-                    holds.push(Hold { scope, rules: vec![rule] });
-                }
-            }
-        }
-        holds
-    }
-
-    /// The lowest limit on a window.
-    pub fn lowest(&self, scope: &Scope) -> Option<u64> {
-        self.of_tenant(&scope.tenant)
-            .filter(|limit| limit.model == scope.model)
-            .map(|limit| limit.tokens)
-            .min()
-    }
-}
-
-/// Tokens by the second that they are charged to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Window {
-    seconds: BTreeMap<u64, u64>,
-}
-
-impl Window {
-    /// A window of these seconds and tokens.
-    pub fn of(seconds: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut window = Self::default();
-        seconds.into_iter().for_each(|(second, tokens)| window.charge(second, tokens));
-        window
-    }
-
-    fn charge(&mut self, second: u64, tokens: u64) {
-        if tokens > 0 {
-            let sum = self.seconds.entry(second).or_insert(0);
-            *sum = sum.saturating_add(tokens);
-        }
-    }
-
-    /// Takes tokens back; what is over already is nobody's any more.
-    fn refund(&mut self, second: u64, tokens: u64) {
-        if let Some(sum) = self.seconds.get_mut(&second) {
-            *sum = sum.saturating_sub(tokens);
-            if *sum == 0 {
-                self.seconds.remove(&second);
-            }
-        }
-    }
-
-    fn forget(&mut self, now: Stamp) {
-        while let Some(first) = self.seconds.first_entry().filter(|it| now.until_over(*it.key()).is_zero()) {
-            first.remove();
-        }
-    }
-
-    /// What counts, what is owed included.
-    pub fn sum(&self, now: Stamp) -> u64 {
-        let counting = self.seconds.iter().filter(|(second, _)| !now.until_over(**second).is_zero());
-        counting.fold(0, |sum, (_, tokens)| sum.saturating_add(*tokens))
-    }
-
-    /// How long until there is room for so many tokens; none: there never is.
-    fn wait(&self, now: Stamp, tokens: u64, limit: u64) -> Option<Duration> {
-        let free = limit.checked_sub(tokens)?;
-        let mut sum = self.sum(now);
-        let mut wait = Duration::ZERO;
-        for (second, tokens) in &self.seconds {
-            let over = now.until_over(*second);
-            if sum <= free {
-                break;
-            }
-            if !over.is_zero() {
-                sum = sum.saturating_sub(*tokens);
-                wait = over;
-            }
-        }
-        Some(wait)
-    }
-}
-
-/// What limits say to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// There is room, or nobody holds to what has none: these limits, as places in the list of windows.
-    Pass {
-        /// Windows with a limit that is only observed and has no room.
-        over: Vec<usize>,
-    },
-    /// There is none.
-    Full(Full),
-}
-
-/// A limit without room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full {
-    /// Its window, as a place in the list.
-    pub hold: usize,
-    /// Tokens in any sixty seconds.
-    pub limit: u64,
-    /// What counts at the moment.
-    pub used: u64,
-    /// How long until there is room if nobody takes it; none: the request is larger than the limit.
-    pub wait: Option<Duration>,
-    /// What is to be done.
-    pub action: Action,
-}
-
-impl Full {
-    fn severity(&self) -> (bool, bool, Option<Duration>) {
-        (self.action == Action::Reject, self.wait.is_none(), self.wait)
-    }
-}
-
-/// What a request for so many tokens is told. `windows` stand as `holds` do; `share`: each limit is for one in so many.
-pub fn judge(holds: &[Hold], windows: &[Window], tokens: u64, share: u64, now: Stamp) -> Verdict {
-    let mut over = Vec::new();
-    let mut full: Option<Full> = None;
-    for (place, (hold, window)) in holds.iter().zip(windows).enumerate() {
-        for (limit, action) in &hold.rules {
-            let (whole, limit) = (*limit, limit / share.max(1));
-            // More than a share, and not more than the limit: there is room when the shares are one again.
-            let shared = || (tokens <= whole).then_some(Duration::from_millis(LIFE));
-            let wait = window.wait(now, tokens, limit).or_else(shared);
-            if wait == Some(Duration::ZERO) {
-                continue;
-            }
-            if *action == Action::Observe {
-                over.push(place);
-                continue;
-            }
-            let found = Full { hold: place, limit, used: window.sum(now), wait, action: *action };
-            full = full.filter(|full| full.severity() >= found.severity()).or(Some(found));
-        }
-    }
-    full.map_or_else(
-        || {
-            over.dedup();
-            Verdict::Pass { over }
-        },
-        Verdict::Full,
-    )
-}
 
 /// What an open exchange is charged.
 #[derive(Debug)]
@@ -513,20 +266,14 @@ impl Quota {
     }
 }
 
-/// What an exchange met.
-pub const fn hit(action: Action) -> HitAction {
-    match action {
-        Action::Observe => HitAction::Observed,
-        Action::Delay(_) => HitAction::Delayed,
-        Action::Reject => HitAction::Rejected,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::exchange::Name;
 
     const START: u64 = 1_800_000_000;
 
