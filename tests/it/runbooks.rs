@@ -20,8 +20,20 @@ const OF_TARGETS: [&str; 5] = ["instance", "job", "pod", "namespace", "le"];
 const FOREIGN: [&str; 3] = ["up{", "process_", "scrape_"];
 
 /// Labels whose values are a closed list in docs/metrics.md.
-const CLOSED: [&str; 10] =
-    ["outcome", "source", "phase", "direction", "action", "stage", "reason", "state", "label", "input_band"];
+const CLOSED: [&str; 12] = [
+    "outcome",
+    "source",
+    "phase",
+    "direction",
+    "action",
+    "stage",
+    "reason",
+    "state",
+    "label",
+    "input_band",
+    "kind",
+    "period",
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks")
