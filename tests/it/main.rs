@@ -44,6 +44,8 @@ mod price;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]
+mod runbooks;
+#[cfg(test)]
 mod size;
 #[cfg(test)]
 mod slo;
