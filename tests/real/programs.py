@@ -228,13 +228,33 @@ def redis_cli(port: int, *command: str) -> str:
 
 
 @contextlib.contextmanager
-def prometheus(metrics_url: str, folder: Path) -> Iterator[str]:
+def alertmanager(config: Path, folder: Path) -> Iterator[str]:
+    """A real Alertmanager: its address."""
+    own = f"127.0.0.1:{free_port()}"
+    command = [
+        installed("prometheus-alertmanager", "prometheus-alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={folder}/alertmanager",
+        f"--web.listen-address={own}",
+        "--cluster.listen-address=",
+    ]
+    with running(command, folder, "alertmanager") as program:
+        program.wait_until(lambda: answers(f"http://{own}/-/ready"), 30, "ready")
+        yield own
+
+
+@contextlib.contextmanager
+def prometheus(
+    metrics_url: str, folder: Path, rules: Path | None = None, alertmanager: str | None = None
+) -> Iterator[str]:
     """A Prometheus that scrapes the sidecar each second and keeps exemplars: its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     host, port = address_of(metrics_url)
+    alerting = f'alerting: {{alertmanagers: [{{static_configs: [{{targets: ["{alertmanager}"]}}]}}]}}\n'
+    more = (f'rule_files: ["{rules}"]\n' if rules else "") + (alerting if alertmanager else "")
     (folder / "prometheus.yml").write_text(
-        f"""global: {{scrape_interval: 1s, scrape_timeout: 1s}}
-scrape_configs:
+        f"""global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+{more}scrape_configs:
   - job_name: streamgauge
     static_configs: [{{targets: ["{host}:{port}"]}}]
 """

@@ -1,0 +1,210 @@
+"""From a slow first token to the page: the shipped rules in a real Prometheus, a real Alertmanager, a webhook.
+
+A fire drill (`streamgauge rules --rehearsal 60`): an hour is a minute, five minutes are five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import programs
+from test_prometheus import api, value
+
+CONFIG = """
+upstreams:
+  - {{name: main, url: "http://{host}:{port}"}}
+  - {{name: idle, url: "http://{host}:{port}", match: {{host: idle.example}}}}
+tenants: {{known: [search, support, quiet]}}
+models: [{{name: small}}, {{name: large}}]
+slos:
+  - {{name: chat, objective: 99%, ttft: 300ms}}
+"""
+
+EVALUATION = 1  # second between two evaluations, and two scrapes
+SHORT, LONG, FAST = 5, 60, 0.144  # of the fastest burn, in the drill's seconds, and its share of bad requests
+
+
+class Pager(ThreadingHTTPServer):
+    """Takes Alertmanager's webhooks; remembers every alert that it was told of, and when."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Call)
+        self.alerts: list[tuple[float, dict]] = []
+
+    def wait(self, status: str, timeout: float, **labels: str) -> tuple[float, dict]:
+        """The first alert of this status with these labels, and when it came."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = self.found(status, **labels)
+            if found:
+                return found[0]
+            time.sleep(0.1)
+        raise AssertionError(f"no {status} {labels} after {timeout} s; came: {[one['labels'] for _, one in self.alerts]}")
+
+    def found(self, status: str, **labels: str) -> list[tuple[float, dict]]:
+        return [
+            (at, alert)
+            for at, alert in list(self.alerts)
+            if alert["status"] == status and labels.items() <= alert["labels"].items()
+        ]
+
+
+class Call(BaseHTTPRequestHandler):
+    def do_POST(self):  # noqa: N802
+        told = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.alerts += [(time.monotonic(), alert) for alert in told["alerts"]]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def pager() -> Iterator[Pager]:
+    server = Pager()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+
+
+class Clients:
+    """Tenants that ask for streams, each so often, until the end of the `with`."""
+
+    def __init__(self, address: tuple[str, int]):
+        self.address = address
+        self.slow = threading.Event()
+        self._end = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def ask(self, tenant: str, model: str, **headers: str) -> None:
+        connection = http.client.HTTPConnection(*self.address, timeout=120)
+        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+        own = {"x-tenant-id": tenant, "x-sim-tokens": "3", "content-type": "application/json"}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), own | headers)
+            connection.getresponse().read()
+        connection.close()
+
+    def send(self, tenant: str, model: str, pause: float, can_be_slow: bool = False) -> None:
+        def run():
+            while not self._end.wait(pause):
+                slow = can_be_slow and self.slow.is_set()
+                own = {"x-sim-ttft": "600ms"} if slow else {}
+                threading.Thread(target=self.ask, args=(tenant, model), kwargs=own, daemon=True).start()
+
+        self._threads.append(threading.Thread(target=run, daemon=True))
+        self._threads[-1].start()
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def rules(config: Path, folder: Path) -> Path:
+    arguments = ["rules", "--config", str(config), "--rehearsal", "60", "--runbooks", "https://runbooks.example"]
+    made = subprocess.run([programs.streamgauge(), *arguments], capture_output=True, text=True, check=True)
+    path = folder / "rules.yaml"
+    path.write_text(made.stdout)
+    return path
+
+
+def alertmanager_config(pager: Pager, folder: Path) -> Path:
+    """The shipped configuration, in a hurry, with receivers."""
+    text = (programs.ROOT / "deploy/prometheus/alertmanager.yaml").read_text()
+    for key, time_ in (("group_wait", "0s"), ("group_interval", "1s")):
+        text, changed = re.subn(rf"{key}: \w+", f"{key}: {time_}", text)
+        assert changed == 1, key
+    webhook = f"\n    webhook_configs: [{{url: http://127.0.0.1:{pager.server_address[1]}, send_resolved: true}}]"
+    text, changed = re.subn(r"(?m)^  - name: (pager)$", rf"  - name: \1{webhook}", text)
+    assert changed == 1, text
+    path = folder / "alertmanager.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_page_arrives_for_what_users_feel_and_for_nothing_else(tmp_path):
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context
+        upstream = start(programs.simulated(tmp_path, "--ttft", "50ms", "--tps", "200"))
+        config = tmp_path / "config.yaml"
+        config.write_text(CONFIG.format(host=upstream[0], port=upstream[1]))
+        sidecar = start(programs.sidecar(None, tmp_path, "--config", str(config)))
+        webhook = start(pager())
+        alertmanager = start(programs.alertmanager(alertmanager_config(webhook, tmp_path), tmp_path))
+        server = start(
+            programs.prometheus(sidecar.metrics_url, tmp_path, rules=rules(config, tmp_path), alertmanager=alertmanager)
+        )
+        clients = start(Clients(sidecar.address))
+
+        # One request to another upstream hangs from the beginning.
+        hung = {"host": "idle.example", "x-sim-fault": "hang"}
+        threading.Thread(target=clients.ask, args=("search", "small"), kwargs=hung, daemon=True).start()
+        hung_at = time.monotonic()
+        clients.send("search", "small", 0.2)
+        clients.send("support", "large", 0.2, can_be_slow=True)
+        # A quiet tenant's few requests are all slow: two in an hour page nobody.
+        for _ in range(2):
+            clients.ask("quiet", "small", **{"x-sim-ttft": "600ms"})
+
+        at, alert = webhook.wait("firing", 100, alertname="StreamgaugeHung")
+        assert 60 <= at - hung_at < 75, at - hung_at
+        assert alert["labels"]["upstream"] == "idle"
+        assert alert["annotations"]["runbook_url"] == "https://runbooks.example/StreamgaugeHung.md"
+        assert re.search(r"1m \d+s", alert["annotations"]["summary"]), alert["annotations"]
+        tokens = 'sum(streamgauge_time_to_first_token_seconds_count{upstream="idle"}) or vector(0)'
+        assert value(server, tokens) == 0, "no histogram knows of it"
+        burns = webhook.found("firing", alertname="StreamgaugeSLOBurnFast")
+        assert not burns, burns
+
+        clients.slow.set()
+        slow_at = time.monotonic()
+        at, alert = webhook.wait("firing", 60, alertname="StreamgaugeSLOBurnFast")
+        labels, annotations = alert["labels"], alert["annotations"]
+        assert (labels["slo"], labels["tenant"], labels["model"]) == ("chat", "support", "large"), labels
+        share = float(re.search(r"([\d.]+)%", annotations["summary"])[1])
+        assert 100 * FAST <= share <= 100, annotations
+        assert annotations["runbook_url"] == "https://runbooks.example/StreamgaugeSLOBurnFast.md"
+        crossed = first_over(server, f'slo_tenant_model:streamgauge_slo_bad:ratio_rate1h{{tenant="support"}} > {FAST}')
+        print(f"slow for {at - slow_at:.1f} s until the page; {time.time() - crossed - (time.monotonic() - at):.1f} s from the breach")
+        # As soon as the objective is missed over the long window: two evaluations, and the way through Alertmanager.
+        assert time.time() - (time.monotonic() - at) - crossed <= SHORT + 2 * EVALUATION + 2
+
+        clients.slow.clear()
+        healed_at = time.monotonic()
+        at, _ = webhook.wait("resolved", 60, alertname="StreamgaugeSLOBurnFast", tenant="support")
+        print(f"resolved {at - healed_at:.1f} s after it healed")
+        paged = {(alert["labels"]["alertname"], alert["labels"].get("tenant")) for _, alert in webhook.alerts}
+        assert paged == {("StreamgaugeHung", None), ("StreamgaugeSLOBurnFast", "support")}, paged
+        assert not unhealthy(server)
+
+
+def first_over(server: str, query: str) -> float:
+    """When a query first had a value."""
+    now = time.time()
+    found = api(server, "query_range", query=query, start=now - 60, end=now, step=1)["result"]
+    return min(float(at) for series in found for at, _ in series["values"])
+
+
+def unhealthy(server: str) -> list:
+    """Rules that could not be evaluated."""
+    groups = api(server, "rules")["groups"]
+    assert sum(len(group["rules"]) for group in groups) > 30
+    return [(rule["name"], rule["lastError"]) for group in groups for rule in group["rules"] if rule["health"] != "ok"]
