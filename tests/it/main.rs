@@ -43,6 +43,8 @@ mod price;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod size;
 #[cfg(test)]
 mod slo;
