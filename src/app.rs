@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Control};
 use crate::admission::Admission;
-use crate::clock::Clock;
+use crate::budgets::Budgets;
+use crate::clock::{Clock, Moment};
 use crate::config::{self, Config};
 use crate::counting::Tokenizers;
 use crate::jwks::Keyring;
@@ -72,6 +73,8 @@ pub struct App {
     listener: JoinHandle<()>,
     pipeline_stop: CancellationToken,
     pipeline: JoinHandle<()>,
+    budgets_stop: CancellationToken,
+    budgets: JoinHandle<()>,
     admin_stop: CancellationToken,
     admin_task: JoinHandle<()>,
 }
@@ -81,6 +84,7 @@ pub struct App {
 struct Core {
     proxy: Arc<Proxy>,
     metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
     tokenizers: Arc<Tokenizers>,
     keyring: Keyring,
     shell: Shell,
@@ -107,10 +111,7 @@ impl App {
         let clock = Clock::start();
         let vitals = Arc::new(Vitals::default());
         let live = Arc::new(LiveTable::default());
-        let admission = Arc::new(Admission::new(clock, &config.limit_store)?);
-        let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock);
-        let metrics = metrics.context("could not make the metrics")?.with_windows(Arc::clone(&admission));
-        let metrics = Arc::new(metrics);
+        let accounts = Accounts::new(&config, &vitals, &live, clock)?;
         let request_log = RequestLog::open(&config.request_log, Arc::clone(&vitals))
             .context("could not open the request log")?
             .map(Arc::new);
@@ -119,20 +120,16 @@ impl App {
         let admin_port = bind(config.admin, "admin").await?;
         let (data, admin) = (data_port.local_addr()?, admin_port.local_addr()?);
 
-        let mut sinks: Vec<Arc<dyn Sink>> =
-            vec![Arc::clone(&metrics) as _, Arc::clone(&admission) as _, Arc::new(Notices::default())];
+        let mut sinks = accounts.sinks();
         sinks.extend(request_log.iter().map(|log| Arc::clone(log) as Arc<dyn Sink>));
         sinks.extend(usage_ledger.iter().map(|ledger| Arc::clone(ledger) as Arc<dyn Sink>));
         sinks.extend(extra);
-        let (idle, charged, windows) = (Arc::clone(&metrics), Arc::clone(&admission), Arc::clone(&admission));
         let tokenizers = Arc::new(Tokenizers::default());
         warn_of(&config);
         tokenizers.load(&config.models)?;
-        let sweep = move |now| {
-            idle.sweep_idle(now);
-            charged.sweep();
-        };
-        let expectations = Arc::clone(&admission.expectations);
+        let Accounts { metrics, admission, budgets } = accounts.clone();
+        let sweep = move |now| accounts.sweep(now);
+        let (windows, expectations) = (Arc::clone(&admission), Arc::clone(&admission.expectations));
         let (places, pipeline) =
             Pipeline::new(Arc::clone(&live), clock, Arc::clone(&tokenizers), expectations, sinks, sweep)
                 .context("could not start the thread that counts tokens")?;
@@ -143,13 +140,20 @@ impl App {
         let proxy =
             Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, Arc::clone(&tokenizers)));
         let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
-        let drain = CancellationToken::new();
-        let core =
-            Arc::new(Core { proxy: Arc::clone(&proxy), metrics, tokenizers, keyring, shell, drain, seen });
-        let control: Arc<dyn Control> = Arc::clone(&core) as _;
-        let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), control));
+        let core = Arc::new(Core {
+            proxy: Arc::clone(&proxy),
+            metrics,
+            budgets,
+            tokenizers,
+            keyring,
+            shell,
+            drain: CancellationToken::new(),
+            seen,
+        });
+        let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), Arc::clone(&core) as _));
 
-        let [listener_stop, pipeline_stop, admin_stop] = [(); 3].map(|()| CancellationToken::new());
+        let [listener_stop, pipeline_stop, budgets_stop, admin_stop] =
+            [(); 4].map(|()| CancellationToken::new());
         let first = runtimes.data.first().context("the data plane has no runtime")?;
         let listening = listener::serve(proxy, data_port, runtimes.data.clone(), listener_stop.clone());
         let app = Self {
@@ -161,6 +165,8 @@ impl App {
             listener_stop,
             pipeline: runtimes.accounts.spawn(pipeline.run(pipeline_stop.clone())),
             pipeline_stop,
+            budgets: runtimes.accounts.spawn(keep_budgets(Arc::clone(&core.budgets), budgets_stop.clone())),
+            budgets_stop,
             admin_task: runtimes
                 .accounts
                 .spawn(Arc::clone(&admin_page).serve(admin_port, admin_stop.clone())),
@@ -239,6 +245,9 @@ impl App {
         if tokio::time::timeout(AFTER_CUT, self.pipeline).await.is_err() {
             tracing::error!("some exchanges could not be settled");
         }
+        self.budgets_stop.cancel();
+        // What it could not tell it has logged.
+        let _ = tokio::time::timeout(AFTER_CUT, self.budgets).await;
         if let Some(ledger) = self.usage_ledger {
             let closed = tokio::task::spawn_blocking(move || ledger.close());
             if tokio::time::timeout(AFTER_CUT, closed).await.is_err() {
@@ -261,6 +270,47 @@ impl App {
             }
         }
     }
+}
+
+/// What keeps numbers of exchanges.
+#[derive(Debug, Clone)]
+struct Accounts {
+    metrics: Arc<Metrics>,
+    admission: Arc<Admission>,
+    budgets: Arc<Budgets>,
+}
+
+impl Accounts {
+    fn new(
+        config: &Config,
+        vitals: &Arc<Vitals>,
+        live: &Arc<LiveTable>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let admission = Arc::new(Admission::new(clock, &config.limit_store)?);
+        let budgets = Budgets::new(&config.budgets, admission.shared(), Arc::clone(vitals), clock);
+        let budgets = Arc::new(budgets);
+        let metrics = Metrics::new(config, Arc::clone(vitals), Arc::clone(live), clock);
+        let metrics = metrics.context("could not make the metrics")?.with_windows(Arc::clone(&admission));
+        let metrics = Arc::new(metrics.with_budgets(Arc::clone(&budgets)));
+        Ok(Self { metrics, admission, budgets })
+    }
+
+    fn sinks(&self) -> Vec<Arc<dyn Sink>> {
+        let Self { metrics, admission, budgets } = self.clone();
+        vec![metrics as _, admission as _, budgets as _, Arc::new(Notices::default())]
+    }
+
+    /// Drops what idles.
+    fn sweep(&self, now: Moment) {
+        self.metrics.sweep_idle(now);
+        self.admission.sweep();
+        self.budgets.sweep();
+    }
+}
+
+async fn keep_budgets(budgets: Arc<Budgets>, stop: CancellationToken) {
+    budgets.keep_in_touch(stop).await;
 }
 
 fn open_ledger(
@@ -310,6 +360,7 @@ impl Core {
         let keys = self.keyring.prepare(&routes.config.tenants)?;
         self.tokenizers.load(&routes.config.models)?;
         self.keyring.apply(keys);
+        self.budgets.apply(&routes.config.budgets);
         self.metrics.apply(&routes.config);
         self.proxy.routes.store(Arc::new(routes));
         Ok(())
@@ -318,6 +369,10 @@ impl Core {
 
 /// What is allowed and may not be meant.
 fn warn_of(config: &Config) {
+    for budget in config.budgets.0.iter().filter(|it| !config.models.has_prices_in(&it.account.currency)) {
+        let (tenant, currency) = (&budget.account.tenant, &budget.account.currency);
+        tracing::warn!(%tenant, %currency, "a budget in a currency that no price is in: nothing will be spent of it");
+    }
     if config.tenants.has_unchecked() {
         tracing::warn!(
             "tenants are told by tokens whose signatures are not checked: anybody can be any tenant"

@@ -37,6 +37,7 @@ pub mod account;
 pub mod admin;
 pub mod admission;
 pub mod app;
+pub mod budgets;
 pub mod cli;
 pub mod clock;
 pub mod config;

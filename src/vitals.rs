@@ -174,11 +174,13 @@ pub enum DropStage {
     RequestLog,
     /// The usage ledger's disk failed for too long: the line is missing there, metrics have it.
     UsageLedger,
+    /// Too many tenants spend money: its cost is not counted against a budget.
+    Budgets,
 }
 
 impl DropStage {
     /// All of them, in the order of the exposition.
-    pub const ALL: [DropStage; 3] = [Self::Channel, Self::RequestLog, Self::UsageLedger];
+    pub const ALL: [DropStage; 4] = [Self::Channel, Self::RequestLog, Self::UsageLedger, Self::Budgets];
 
     /// The value of the label `stage`.
     pub const fn label(self) -> &'static str {
@@ -186,6 +188,7 @@ impl DropStage {
             Self::Channel => "channel",
             Self::RequestLog => "request_log",
             Self::UsageLedger => "usage_ledger",
+            Self::Budgets => "budgets",
         }
     }
 }
@@ -242,6 +245,7 @@ impl Vitals {
             DropStage::Channel => &self.dropped[0],
             DropStage::RequestLog => &self.dropped[1],
             DropStage::UsageLedger => &self.dropped[2],
+            DropStage::Budgets => &self.dropped[3],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What an exchange means: who asked, for which model, how many tokens. Pure: values in, values out.
 
+pub mod budget;
 pub mod hardware;
 pub mod jwks;
 pub mod jwt;

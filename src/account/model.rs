@@ -90,6 +90,13 @@ impl Models {
         !self.listed.is_empty() || self.iter().any(|model| !model.prices.is_empty())
     }
 
+    /// Whether any price is in this currency.
+    pub fn has_prices_in(&self, currency: &Name) -> bool {
+        let own = self.iter().flat_map(|model| &model.prices);
+        let listed = self.listed.iter().flat_map(|listed| &listed.prices);
+        own.chain(listed).any(|price| price.currency == *currency)
+    }
+
     /// What a model costs at this time: what its configuration says, else a price list; that one is asked for the name
     /// that was served before the one that was asked for.
     pub fn price(&self, names: &ModelNames, at: SystemTime) -> Option<&Price> {

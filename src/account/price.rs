@@ -14,24 +14,33 @@ pub const PICO: u128 = 1_000_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
+/// An amount of money in millionths of a millionth, as it is written: `99.95`.
+pub fn amount(text: &str) -> Option<u128> {
+    scaled(text, 12)
+}
+
+/// A decimal in units of so many decimals, of which it must not have more.
+fn scaled(text: &str, decimals: usize) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > decimals {
+        return None;
+    }
+    format!("{whole}{fraction:0<decimals$}").parse().ok()
+}
+
 /// Prices are below this for a million tokens.
 const RATE_LIMIT: u64 = 1_000_000;
 
 impl Rate {
     /// The price of a token by that of a million, as it is written: `0.15`.
     pub fn of_million(text: &str) -> Option<Self> {
-        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() && decimals.is_empty() || !digits(whole) || !digits(decimals) {
-            return None;
-        }
-        let decimals = decimals.trim_end_matches('0');
-        if decimals.len() > 6 {
-            return None;
-        }
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        let millionths: u64 = format!("{decimals:0<6}").parse().ok()?;
-        (whole < RATE_LIMIT).then(|| Self(whole * 1_000_000 + millionths))
+        let millionths = u64::try_from(scaled(text, 6)?).ok()?;
+        (millionths < RATE_LIMIT * 1_000_000).then_some(Self(millionths))
     }
 
     /// For a million tokens, in the currency's unit.
@@ -278,6 +287,18 @@ mod tests {
         for wrong in ["", ".", "-1", "1e-3", "0.0000001", "1,5", "NaN", "1000000", " 1"] {
             assert_eq!(Rate::of_million(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_amount_is_exact_to_the_last_decimal() {
+        for (text, pico) in
+            [("500", 500 * PICO), ("0.000000000001", 1), ("99.950", 9_995 * PICO / 100), (".5", PICO / 2)]
+        {
+            assert_eq!(amount(text), Some(pico), "{text}");
+        }
+        let wrong =
+            ["", ".", "-5", "5e2", "0.0000000000001", "1,000", "340282366920938463463374607431768211456"];
+        assert!(wrong.iter().all(|text| amount(text).is_none()));
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::sinks::{Fact, Sink};
 use queue::{NoTurn, Queues};
 pub use refusal::Refusal;
 use refusal::Why;
+pub use shared::Shared;
+pub(crate) use shared::escaped;
 use store::Store;
 pub use store::{StoreError, StoreState};
 
@@ -77,6 +79,11 @@ impl Admission {
         })
     }
 
+    /// The server that replicas share; none: this process keeps its windows to itself.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.store.shared.clone()
+    }
+
     /// The present moment of the windows' clock.
     fn now(&self) -> Stamp {
         let since_start = self.clock.now().since(Moment::default());
@@ -87,10 +94,17 @@ impl Admission {
     ///
     /// # Errors
     /// It may not.
-    pub async fn admit(&self, limits: &Limits, asking: Asking<'_>) -> Result<Option<Limited>, Refusal> {
+    pub async fn admit(
+        self: &Arc<Self>,
+        limits: &Limits,
+        asking: Asking<'_>,
+    ) -> Result<Option<Limited>, Refusal> {
         let holds = limits.on(asking.tenant, asking.model);
         if holds.is_empty() {
             return Ok(None);
+        }
+        if holds.iter().all(|hold| hold.cap(1).is_none()) {
+            return Ok(self.observe(limits, asking));
         }
         let rules = holds.iter().flat_map(|hold| &hold.rules);
         let patience = rules.filter_map(|(_, action)| match action {
@@ -108,7 +122,17 @@ impl Admission {
     }
 
     /// Waits for its turn, and then for room.
-    async fn wait(&self, holds: &[Hold], asking: Asking<'_>, patience: Duration) -> Result<Limited, Refusal> {
+    async fn wait(
+        self: &Arc<Self>,
+        holds: &[Hold],
+        asking: Asking<'_>,
+        patience: Duration,
+    ) -> Result<Limited, Refusal> {
+        // Nothing that comes to an end makes room for it.
+        let full = self.fullest(holds, asking);
+        if full.wait.is_none() {
+            return Err(Refusal::new(holds, asking, &full, Why::NoRoom));
+        }
         let began = self.clock.now();
         let gives_up = began + patience;
         let waited = || self.clock.now().since(began);
@@ -147,7 +171,7 @@ impl Admission {
     }
 
     /// Asks for room: at the place where windows are shared, or here, for this replica's share of each limit.
-    async fn ask(&self, holds: &[Hold], asking: Asking<'_>) -> Result<Limited, Full> {
+    async fn ask(self: &Arc<Self>, holds: &[Hold], asking: Asking<'_>) -> Result<Limited, Full> {
         let Asking { number, tokens, .. } = asking;
         let verdict = match self.ask_store(holds, asking).await {
             Some(verdict) => verdict,
@@ -161,12 +185,13 @@ impl Admission {
 
     /// The window that would hold the request up for the longest.
     fn fullest(&self, holds: &[Hold], asking: Asking<'_>) -> Full {
-        match self.quota.lock().judge(holds, asking.tokens, self.store.share(), self.now()) {
+        let (quota, now) = (self.quota.lock(), self.now());
+        match quota.judge(holds, asking.tokens, self.store.share(), now) {
             Verdict::Full(full) => full,
             Verdict::Pass { .. } => {
                 let held = holds.iter().zip(0..).find_map(|(hold, place)| Some((place, hold.cap(1)?)));
                 let (hold, limit) = held.unwrap_or_default();
-                let used = limit.saturating_sub(asking.tokens);
+                let used = holds.get(hold).map_or(0, |hold| quota.used_of(&hold.scope, now));
                 Full { hold, limit, used, wait: Some(Duration::ZERO), action: Action::Reject }
             }
         }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, ScriptInvocation};
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Script, ScriptInvocation};
 
 use crate::account::quota::{Hold, LIFE, Scope, Stamp, Window};
+use crate::exchange::Name;
 
 /// How long an answer is waited for. Requests wait with it, so one that takes longer counts as none.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
@@ -22,8 +23,8 @@ const GONE_AFTER: u64 = 10_000;
 
 const REPLICAS: &str = "streamgauge:replicas";
 
-/// A server that keeps the windows of all replicas.
-pub(super) struct Shared {
+/// A server that keeps the windows of all replicas, and what they spend.
+pub struct Shared {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
     /// It answers, and knows what is charged here.
@@ -72,7 +73,8 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    /// Whether it answers.
+    pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Acquire)
     }
 
@@ -142,18 +144,34 @@ impl Shared {
         Ok((Stamp(now), replicas))
     }
 
-    async fn call<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+    /// Tells this replica from others, and from its own earlier runs.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it answers to these commands.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
+        commands.query_async(&mut self.connected()?).await
+    }
+
+    async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        call.invoke_async(&mut self.connected()?).await
+    }
+
+    fn connected(&self) -> Result<MultiplexedConnection, RedisError> {
         let connection = self.connection.lock().clone();
-        let mut connection =
-            connection.ok_or_else(|| RedisError::from((redis::ErrorKind::Io, "there is no connection")))?;
-        call.invoke_async(&mut connection).await
+        connection.ok_or_else(|| RedisError::from((redis::ErrorKind::Io, "there is no connection")))
     }
 }
 
 /// All windows of a tenant are in one place of a cluster: what stands in braces decides where.
 fn key(Scope { tenant, model }: &Scope) -> String {
-    let tenant = tenant.as_str().replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
-    format!("streamgauge:tpm:{{{tenant}}}:{model}")
+    format!("streamgauge:tpm:{{{}}}:{model}", escaped(tenant))
+}
+
+/// A name that can stand in braces.
+pub(crate) fn escaped(tenant: &Name) -> String {
+    tenant.as_str().replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
 }
 
 fn window(counts: &[u64]) -> Window {
@@ -163,7 +181,6 @@ fn window(counts: &[u64]) -> Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Name;
 
     #[test]
     fn no_tenants_name_reaches_another_ones_window() {

@@ -1,11 +1,14 @@
 //! Where windows are kept: in this process alone, or where replicas share them. While that place does not answer, each
 //! replica holds its tenants to its share of their limits, and what it admits is told there afterwards.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::RedisError;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::shared::Shared;
 use super::{Admission, Asking, millis};
@@ -23,9 +26,17 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Every so many times it is asked what others have charged, and told that this replica is there.
 const LOOK_EVERY: u32 = 4;
 
+/// How many windows are told of at once: a round of them takes a tenth of a second, and the next beat waits for it.
+const AT_ONCE: usize = 256;
+
+/// From so many milliseconds on the server's clock is another one than ours, or has been set.
+const STEP: u64 = 2_000;
+
 /// The way to the place where windows are shared.
 pub(super) struct Store {
-    shared: Option<Shared>,
+    pub(super) shared: Option<Arc<Shared>>,
+    /// Who asks there.
+    asking: TaskTracker,
     /// How many replicas there were at the last word.
     replicas: AtomicU64,
     fallbacks: Tally,
@@ -51,10 +62,11 @@ impl Store {
     pub(super) fn new(store: &LimitStore) -> Result<Self, StoreError> {
         let shared = match store {
             LimitStore::Memory => None,
-            LimitStore::Redis(url) => Some(Shared::new(url.as_str()).map_err(StoreError)?),
+            LimitStore::Redis(url) => Some(Arc::new(Shared::new(url.as_str()).map_err(StoreError)?)),
         };
         Ok(Self {
             shared,
+            asking: TaskTracker::new(),
             replicas: AtomicU64::new(1),
             fallbacks: Tally::default(),
             is_lost: AtomicBool::new(false),
@@ -75,13 +87,27 @@ impl Store {
 
 impl Admission {
     /// What the place where windows are shared says to a request; none where there is none, or no answer.
-    pub(super) async fn ask_store(&self, holds: &[Hold], asking: Asking<'_>) -> Option<Verdict> {
+    pub(super) async fn ask_store(self: &Arc<Self>, holds: &[Hold], asking: Asking<'_>) -> Option<Verdict> {
+        let Asking { number, tokens, .. } = asking;
         let shared = self.store.shared.as_ref()?;
         if !shared.is_up() {
             self.store.fallbacks.add_one();
             return None;
         }
-        let reserved = match shared.reserve(holds, asking.tokens).await {
+        // It is heard to its end though the client may be gone by then: what it was charged there is given back.
+        let (answer, answered) = oneshot::channel();
+        let (admission, holds, tenant) = (Arc::clone(self), holds.to_vec(), asking.tenant.clone());
+        self.store.asking.spawn(async move {
+            let verdict = admission.reserve_shared(&holds, number, tokens).await;
+            if answer.send(verdict).is_err() {
+                admission.settle(number, &tenant, Some(0));
+            }
+        });
+        answered.await.ok().flatten()
+    }
+
+    async fn reserve_shared(&self, holds: &[Hold], number: u64, tokens: u64) -> Option<Verdict> {
+        let reserved = match self.store.shared.as_ref()?.reserve(holds, tokens).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.lost(&error);
@@ -90,7 +116,7 @@ impl Admission {
             }
         };
         self.heard(reserved.now);
-        let verdict = judge(holds, &reserved.windows, asking.tokens, 1, reserved.now);
+        let verdict = judge(holds, &reserved.windows, tokens, 1, reserved.now);
         let mut quota = self.quota.lock();
         for (hold, window) in holds.iter().zip(reserved.windows) {
             quota.told(&hold.scope, window);
@@ -98,7 +124,7 @@ impl Admission {
         if !reserved.charged {
             return Some(verdict);
         }
-        quota.charged(asking.number, reserved.now.second(), asking.tokens, holds);
+        quota.charged(number, reserved.now.second(), tokens, holds);
         Some(match verdict {
             Verdict::Full(_) => Verdict::Pass { over: Vec::new() }, // it was charged: that counts
             pass @ Verdict::Pass { .. } => pass,
@@ -117,7 +143,7 @@ impl Admission {
         let Some(shared) = &self.store.shared else { return };
         for turn in 0_u32.. {
             let told = if shared.is_up() {
-                self.tell(shared, turn.is_multiple_of(LOOK_EVERY)).await
+                self.tell(shared, turn).await
             } else if turn.is_multiple_of(LOOK_EVERY) {
                 self.connect(shared).await
             } else {
@@ -127,8 +153,10 @@ impl Admission {
                 self.lost(&error);
             }
             if stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_none() {
+                self.store.asking.close();
+                self.store.asking.wait().await;
                 // What the last exchanges did not need is others' to have.
-                let _: Result<(), RedisError> = self.tell(shared, false).await;
+                let _: Result<(), RedisError> = self.tell_changes(shared).await;
                 return;
             }
         }
@@ -151,17 +179,26 @@ impl Admission {
         Ok(())
     }
 
-    /// Tells what was charged and taken back; `looks`: and asks what others have.
-    async fn tell(&self, shared: &Shared, looks: bool) -> Result<(), RedisError> {
-        if looks {
+    /// Tells what was charged and taken back, and now and then that we are there, and asks what others have.
+    async fn tell(&self, shared: &Shared, turn: u32) -> Result<(), RedisError> {
+        if turn.is_multiple_of(LOOK_EVERY) {
             let (now, replicas) = shared.beat().await?;
             self.heard(now);
             self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+            let some = self.quota.lock().some((turn / LOOK_EVERY) as usize, AT_ONCE);
+            for scope in some {
+                let (_, window) = shared.add(&scope, &[]).await?;
+                self.quota.lock().told(&scope, window);
+            }
         }
-        let untold = self.quota.lock().take_untold(self.now());
-        for (scope, changes) in untold.iter().filter(|(_, changes)| looks || !changes.is_empty()) {
-            let (_, window) = shared.add(scope, changes).await?;
-            self.quota.lock().told(scope, window);
+        self.tell_changes(shared).await
+    }
+
+    async fn tell_changes(&self, shared: &Shared) -> Result<(), RedisError> {
+        let untold = self.quota.lock().take_untold(self.now(), AT_ONCE);
+        for (scope, changes) in untold {
+            let (_, window) = shared.add(&scope, &changes).await?;
+            self.quota.lock().told(&scope, window);
         }
         Ok(())
     }
@@ -169,7 +206,11 @@ impl Admission {
     /// The server's clock says that it is so late.
     fn heard(&self, now: Stamp) {
         let since_start = millis(self.clock.now().since(Moment::default()));
-        self.ahead.store(now.0.saturating_sub(since_start), Ordering::Relaxed);
+        let ahead = now.0.saturating_sub(since_start);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        if ahead.abs_diff(before) >= STEP {
+            self.quota.lock().shift((ahead.cast_signed() - before.cast_signed()) / 1000);
+        }
     }
 
     /// The place where windows are shared does not answer. Told once each time.

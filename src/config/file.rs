@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::{self, BudgetEntry};
 use super::error::{Error, Place};
 use super::ledger::LedgerEntry;
 use super::limit::{self, LimitEntry, StoreEntry};
@@ -43,6 +44,8 @@ pub struct File {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<LimitEntry>,
     limit_store: StoreEntry,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    budgets: Vec<BudgetEntry>,
     metrics: MetricsEntry,
     request_log: RequestLogEntry,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,7 @@ impl Default for File {
             slos: Vec::new(),
             limits: Vec::new(),
             limit_store: StoreEntry::default(),
+            budgets: Vec::new(),
             metrics: MetricsEntry::default(),
             request_log: RequestLogEntry::default(),
             usage_ledger: None,
@@ -254,6 +258,7 @@ impl File {
             slos: slo::resolve(&self.slos)?,
             limits: limit::resolve(&self.limits, &models)?,
             limit_store: self.limit_store.0.clone(),
+            budgets: budget::resolve(&self.budgets)?,
             models: Arc::new(models),
             metrics: Metrics {
                 model_limit: self.metrics.model_limit.0,

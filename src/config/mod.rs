@@ -1,6 +1,7 @@
 //! The configuration, resolved: every value in it is right. [`mod@file`] says what the YAML may hold and turns it
 //! into this, or into an error that names key, line and column.
 
+mod budget;
 mod error;
 pub mod file;
 mod hardware;
@@ -22,6 +23,7 @@ pub use error::Error;
 pub use file::File;
 pub use value::{Listen, SecretUrl, UpstreamUrl};
 
+use crate::account::budget::BudgetList;
 use crate::account::model::Models;
 use crate::account::quota::Limits;
 use crate::account::slo::Slos;
@@ -49,8 +51,10 @@ pub struct Config {
     pub slos: Slos,
     /// How many tokens tenants may use.
     pub limits: Limits,
-    /// Where replicas share what is used of them.
+    /// Where replicas share what is used of them, and what is spent.
     pub limit_store: LimitStore,
+    /// How much tenants are meant to spend.
+    pub budgets: BudgetList,
     /// The exposition.
     pub metrics: Metrics,
     /// The log of exchanges.

@@ -193,8 +193,23 @@ upstreams:
 tenants:
   known: [{tenants}]
 models:
-  - {{name: {SMALL}}}
-  - {{name: {LARGE}}}
+  - name: {SMALL}
+    price: {{currency: USD, input: 0.15, output: 0.15}}
+    architecture: {{model: llama-3.1-8b}}
+    hardware: {{device: a100-40gb, count: 1, price_per_hour: 1.80}}
+    alternatives: [{LARGE}]
+  - name: {LARGE}
+    price: {{currency: USD, input: 0.90, output: 0.90}}
+    architecture: {{model: llama-3.1-70b}}
+    hardware: {{device: a100-40gb, count: 4, price_per_hour: 1.80}}
+    alternatives: [{SMALL}]
+slos:
+  - {{name: small, match: {{model: {SMALL}}}, objective: 99%, ttft: 300ms}}
+  - {{name: large, match: {{model: {LARGE}}}, objective: 99%, ttft: 1s, success: true}}
+limits:
+  - {{tenant: '*', tokens_per_minute: 40000, action: observe}}
+budgets:
+  - {{tenant: '*', period: day, amount: 1, currency: USD}}
 "
     );
     let mut file = File::parse(&text)?.without_request_log();

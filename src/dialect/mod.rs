@@ -15,6 +15,8 @@ mod openai_completions;
 mod openai_embeddings;
 pub mod prompt;
 
+use std::borrow::Cow;
+
 use crate::exchange::{DialectId, FinishReason, Name, Unobserved, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -164,12 +166,33 @@ pub struct RequestFacts {
 /// # Errors
 /// The reason for which the exchange is passed through without being understood.
 pub fn find(method: &str, path: &str) -> Result<&'static dyn Dialect, Unobserved> {
+    let path = unescaped(path);
     let path = path.trim_end_matches('/');
     if let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.matches(method, path)) {
         return Ok(*dialect);
     }
     let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end));
     Err(if known { Unobserved::NotGeneration } else { Unobserved::UnknownPath })
+}
+
+/// A path as servers read it: one with an escape in it is the same to them, and must not pass unseen.
+fn unescaped(path: &str) -> Cow<'_, str> {
+    let Some((before, escapes)) = path.split_once('%') else { return Cow::Borrowed(path) };
+    let mut plain = before.as_bytes().to_vec();
+    for piece in escapes.split('%') {
+        let escape = piece.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match escape.and_then(|digits| Some((u8::from_str_radix(digits, 16).ok()?, piece.get(2..)?))) {
+            Some((byte, rest)) => {
+                plain.push(byte);
+                plain.extend_from_slice(rest.as_bytes());
+            }
+            None => {
+                plain.push(b'%');
+                plain.extend_from_slice(piece.as_bytes());
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 /// Ends of paths of known APIs that generate nothing.
@@ -220,6 +243,8 @@ mod tests {
         assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/v1/mychat/completionsx"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/models"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1/chat%2Fcompletion%73"), Ok("openai_chat"));
+        assert_eq!(name("POST", "/100%/%zz/%e4/v1/completion%7"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/tokenize"), Err(Unobserved::NotGeneration));
         assert_eq!(name("OPTIONS", "*"), Err(Unobserved::UnknownPath));
     }

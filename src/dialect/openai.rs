@@ -274,7 +274,7 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
 
 /// The most tokens that may be generated, as a member says.
 pub(super) fn most(members: &Members, name: &'static str) -> Option<u64> {
-    members.get::<u64>(name).filter(|most| *most <= COUNT_LIMIT)
+    members.get::<Number>(name)?.0
 }
 
 /// So many tokens for each of so many choices.

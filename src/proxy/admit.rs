@@ -28,6 +28,7 @@ pub(super) struct Applicant {
     pub(super) dialect: &'static dyn Dialect,
     pub(super) upload: Arc<Upload>,
     pub(super) watch: Arc<Watch>,
+    pub(super) is_upgrade: bool,
 }
 
 impl Applicant {
@@ -66,12 +67,12 @@ impl Applicant {
                 return Err(Box::new(refusal));
             }
         };
-        let Self { proxy, upstream, dialect, upload, watch } = self;
+        let Self { proxy, upstream, dialect, upload, watch, is_upgrade } = self;
         watch.add_overhead(proxy.clock.now().since(began).saturating_sub(delay.unwrap_or_default()));
-        let sending = if inject::may_ask(&upstream, Some(dialect), &head) {
+        let sending = if !is_upgrade && inject::may_ask(&upstream, Some(dialect), &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
-            upstream.send(Request::from_parts(head, upload.tap()), false, proxy.clock.now())
+            upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, proxy.clock.now())
         };
         sending.await
     }
@@ -93,9 +94,12 @@ impl Applicant {
     /// The prompt's tokens.
     async fn count(&self, tokenizer: TokenizerName, body: Bytes) -> Option<u64> {
         // It is never closed.
-        let _turn = self.proxy.counting.acquire().await.ok()?;
+        let turn = Arc::clone(&self.proxy.counting).acquire_owned().await.ok()?;
         let tokenizers = Arc::clone(&self.proxy.tokenizers);
-        let count = move || tokenizers.count_prompt(&tokenizer, &body);
+        let count = move || {
+            let _turn = turn; // for as long as it counts: nothing stops it when the client is gone
+            tokenizers.count_prompt(&tokenizer, &body)
+        };
         tokio::task::spawn_blocking(count).await.ok().flatten()
     }
 }

@@ -81,7 +81,7 @@ pub struct Proxy {
     /// What counts prompts before they are sent.
     tokenizers: Arc<Tokenizers>,
     /// Turns in counting them.
-    counting: Semaphore,
+    counting: Arc<Semaphore>,
     /// Connections and tunnels.
     pub tasks: TaskTracker,
     /// Cancelled when the time to drain is over.
@@ -123,7 +123,7 @@ impl Proxy {
             places,
             admission,
             tokenizers,
-            counting: Semaphore::new(COUNTING),
+            counting: Arc::new(Semaphore::new(COUNTING)),
             tasks: TaskTracker::new(),
             cut: CancellationToken::new(),
             is_cutting: AtomicBool::new(false),
@@ -205,10 +205,10 @@ impl Begun {
         let upload = Upload::new(incoming, watch, started);
         let deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
         let now = proxy.clock.now();
-        let sending = if let Some(dialect) = dialect.filter(|_| holds && !is_upgrade) {
+        let sending = if let Some(dialect) = dialect.filter(|_| holds) {
             let (proxy, upstream) = (Arc::clone(&proxy), Arc::clone(&upstream));
             let watch = Arc::clone(recording.watch());
-            Applicant { proxy, upstream, dialect, upload: Arc::clone(&upload), watch }.send(head)
+            Applicant { proxy, upstream, dialect, upload: Arc::clone(&upload), watch, is_upgrade }.send(head)
         } else if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {

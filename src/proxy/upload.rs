@@ -27,8 +27,11 @@ const READ_WHOLE: usize = 2 << 20;
 /// Frames of a request that is read ahead are gathered up to about this size.
 const GATHERED: usize = 16 << 10;
 
-/// How much is read ahead of all requests together; beyond it nothing is, and that is counted.
+/// How much is read ahead of all requests together; beyond it no more than the first piece of each, and that is counted.
 pub(super) const READ_AHEAD_IN_ALL: usize = 64 << 20;
+
+/// How much of a request is read ahead in any case: as a rule all of it, or what tells what it asks for.
+const READ_ALWAYS: usize = 16 << 10;
 
 /// How long the rest of a request is waited for once nobody will take it. Clients write it right behind its head.
 const REST_LIMIT: Duration = Duration::from_millis(100);
@@ -143,7 +146,8 @@ impl Upload {
     fn read_ahead(&self, state: &mut UploadState, cx: &mut Context<'_>) -> bool {
         let limit = if state.awaits_whole { READ_WHOLE } else { READ_AHEAD };
         while !state.taken && !state.failed {
-            if state.ahead_bytes >= limit || !self.watch.may_read_ahead() {
+            let is_enough = state.ahead_bytes >= READ_ALWAYS;
+            if state.ahead_bytes >= limit || (is_enough && !self.watch.may_read_ahead()) {
                 return false;
             }
             match Pin::new(&mut state.incoming).poll_frame(cx) {

@@ -96,6 +96,13 @@ impl Unicode {
     }
 }
 
+/// A key as servers read it, where it has an escape: `"mod\u0065l"` is a model to them, and must not pass unseen.
+pub(super) fn plain(key: &[u8]) -> Option<Vec<u8>> {
+    let quoted = || [b"\"", key, b"\""].concat();
+    let text = key.contains(&b'\\').then(|| serde_json::from_slice::<String>(&quoted()).ok());
+    text.flatten().map(String::into_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,12 +3,12 @@
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
 
-use super::lexeme::{Unicode, is_blank, run, scalar, word_end};
+use super::lexeme::{Unicode, is_blank, plain, run, scalar, word_end};
 use super::members::{At, Measure, Members, Wanted};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
-const KEY_LIMIT: usize = 64; // the longest name that any path has is far shorter
+const KEY_LIMIT: usize = 192; // the longest name that any path has, every letter of it escaped
 const DEPTH_LIMIT: u32 = 120; // parsers of JSON stop at about this depth too
 
 /// Whether the strings of a member are text that a model reads or writes. Images, audio, ids and addresses are none.
@@ -182,12 +182,11 @@ impl Skim {
             match end {
                 Some(b'"') => {
                     let mut key = std::mem::take(&mut self.key);
-                    self.key_ended(&key);
+                    self.key_ended(plain(&key).as_deref().unwrap_or(&key));
                     key.clear();
                     self.key = key;
                 }
                 Some(escape) => {
-                    // No path has it: a key with an escape is none that was asked for.
                     self.hold_key(&[escape]);
                     self.state = State::Escape { key: true };
                 }
@@ -427,12 +426,14 @@ impl Skim {
     }
 
     fn escape(&mut self, byte: u8, key: bool) {
-        if byte == b'u' {
-            self.unicode = Unicode::default();
-            self.state = State::InUnicode { key };
-            return;
+        if key {
+            self.hold_key(&[byte]);
         }
-        self.escaped(key, 1);
+        if byte != b'u' {
+            return self.escaped(key, 1);
+        }
+        self.unicode = Unicode::default();
+        self.state = State::InUnicode { key };
     }
 
     fn unicode_digit(&mut self, byte: u8, key: bool) {
@@ -440,6 +441,9 @@ impl Skim {
             self.state = State::Broken;
             return;
         };
+        if key {
+            self.hold_key(&[byte]);
+        }
         if let Some(utf8_bytes) = self.unicode.add(digit) {
             self.escaped(key, utf8_bytes);
         }
@@ -520,10 +524,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_an_escape_or_a_dot_is_none_that_was_asked_for() {
+    fn a_name_may_be_written_with_escapes_and_one_with_a_dot_is_none_that_was_asked_for() {
         let got = members(r#"{"mod\nel":"a","choices.*.index":1,"choices.*":{"index":2}}"#);
         assert!(!got.has("model") && !got.has("choices.*.index"));
         assert!(got.is_complete());
+        let escaped: String = "finish_reason".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        let got = members(&format!(
+            r#"{{"mod\u0065l":"a","\u006do\u0064el\n":"b","choi\u0063es":[{{"{escaped}":"c"}}],"\u0070rompt":"abc"}}"#
+        ));
+        assert_eq!(got.text("model").as_deref(), Some("a"));
+        assert_eq!(got.each("choices.*.finish_reason").collect::<Vec<_>>(), [b"\"c\""]);
+        assert_eq!(got.measure("prompt").text_bytes, 3);
     }
 
     #[test]

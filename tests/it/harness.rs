@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde_json::Value;
 use streamgauge::admission::Admission;
+use streamgauge::budgets::Budgets;
 use streamgauge::clock::Clock;
 use streamgauge::config::Config;
 use streamgauge::counting::Tokenizers;
@@ -26,6 +27,7 @@ pub(crate) const ONE_UPSTREAM: &str = "upstream: http://upstream:8000\n";
 pub(crate) struct Sidecar {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budgets: Arc<Budgets>,
     exchanges: Arc<Exchanges>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -68,12 +70,17 @@ impl Sidecar {
         let (vitals, live) = (Arc::<Vitals>::default(), Arc::<LiveTable>::default());
         let admission = Arc::new(Admission::new(clock, &config.limit_store).unwrap());
         let metrics = Metrics::new(&config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
-        let metrics = metrics.with_windows(Arc::clone(&admission));
+        let budgets = Arc::new(Budgets::new(&config.budgets, admission.shared(), Arc::clone(&vitals), clock));
+        let metrics = metrics.with_windows(Arc::clone(&admission)).with_budgets(Arc::clone(&budgets));
         let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
         let tokenizers = Arc::<Tokenizers>::default();
         tokenizers.load(&config.models).unwrap();
-        let sinks: Vec<Arc<dyn Sink>> =
-            vec![Arc::clone(&metrics) as _, Arc::clone(&admission) as _, Arc::clone(&exchanges) as _];
+        let sinks: Vec<Arc<dyn Sink>> = vec![
+            Arc::clone(&metrics) as _,
+            Arc::clone(&admission) as _,
+            Arc::clone(&budgets) as _,
+            Arc::clone(&exchanges) as _,
+        ];
         let (counters, expectations) = (Arc::clone(&tokenizers), Arc::clone(&admission.expectations));
         let (places, pipeline) =
             Pipeline::new(Arc::clone(&live), clock, counters, expectations, sinks, |_| {}).unwrap();
@@ -81,7 +88,7 @@ impl Sidecar {
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, tokenizers));
-        (Self { proxy, metrics, exchanges, stop: CancellationToken::new(), tasks }, upstream)
+        (Self { proxy, metrics, budgets, exchanges, stop: CancellationToken::new(), tasks }, upstream)
     }
 
     /// A client's connection.

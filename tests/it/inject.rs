@@ -587,8 +587,8 @@ async fn while_too_much_is_held_of_all_requests_one_more_goes_as_it_came() {
     let (sidecar, mut upstream) = Sidecar::start(INJECTING);
     let length = 2 << 20;
     let mut waiting = Vec::new();
-    // So many fill it but for a few bytes; the last one has more than these.
-    for sends in [[length - 1; 32].as_slice(), &[1000]].concat() {
+    // So many fill it but for a few bytes; the last one has more than what is read of each in any case.
+    for sends in [[length - 1; 32].as_slice(), &[20_000]].concat() {
         let mut client = sidecar.connect();
         client
             .write(format!("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"))
@@ -599,9 +599,16 @@ async fn while_too_much_is_held_of_all_requests_one_more_goes_as_it_came() {
     }
     let mut server = upstream.accept().await;
     server.read_head().await;
-    server.read_exactly(1000).await;
+    server.read_exactly(20_000).await;
     assert_eq!(counts(&sidecar), [0.0, 0.0, 0.0, 1.0]);
     assert!(!upstream.has_more(), "the others are still read");
+    let mut short = sidecar.connect();
+    short.write(post(STREAM_REQUEST)).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(counts(&sidecar), [1.0, 0.0, 0.0, 1.0], "it is read in any case");
+    upstream.accept().await.read_to(ASKING).await;
+    drop(short);
+    tokio::time::sleep(Duration::from_millis(1)).await;
     drop(waiting);
     assert!(server.closes_within(Duration::from_millis(100)).await);
     let mut client = sidecar.connect();

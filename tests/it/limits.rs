@@ -308,3 +308,113 @@ async fn a_long_request_is_charged_what_is_known_of_it_and_passes() {
     server.read_to(r#""}}]}]}"#).await;
     assert_eq!(used(&sidecar, "a", "m").0, 77.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_asks_for_an_upgrade_is_held_to_the_limit_all_the_same() {
+    let (sidecar, mut upstream) = start("{tenant: a, tokens_per_minute: 100, action: reject}");
+    let asks = |tokens| {
+        request("a", "m", tokens).replacen("Host: api", "Host: api\r\nConnection: Upgrade\r\nUpgrade: h2c", 1)
+    };
+    let mut first = send(&sidecar, &asks(70)).await;
+    let mut server = accept(&mut upstream).await;
+    assert_eq!(used(&sidecar, "a", "*").0, 70.0);
+    let (head, _) = refused(&mut send(&sidecar, &asks(31)).await).await;
+    assert!(head.starts_with("http/1.1 429 "), "{head}");
+    answer(&mut server, &mut first, 40).await;
+    assert_eq!(used(&sidecar, "a", "*").0, 40.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_written_in_another_way_is_held_to_the_limit_all_the_same() {
+    let (sidecar, _upstream) = start("{tenant: a, tokens_per_minute: 100, action: reject}");
+    for path in [
+        "/v1/chat/completion%73",
+        "/v1/chat%2fcompletions",
+        "//v1/chat/completions",
+        "/v1/ch%61t/completions/",
+    ] {
+        let request = request("a", "m", 101).replacen("/v1/chat/completions", path, 1);
+        let (head, _) = refused(&mut send(&sidecar, &request).await).await;
+        assert!(head.starts_with("http/1.1 429 "), "{path}: {head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_minute_has_room_for_does_not_wait_for_its_turn() {
+    let (sidecar, mut upstream) = start("{tenant: a, tokens_per_minute: 100, action: delay, max_delay: 3m}");
+    let _first = send(&sidecar, &request("a", "m", 100)).await;
+    let _server = accept(&mut upstream).await;
+    let _second = send(&sidecar, &request("a", "m", 100)).await;
+    let mut third = send(&sidecar, &request("a", "m", 101)).await;
+    let (head, _) = tokio::time::timeout(SECOND, refused(&mut third)).await.unwrap();
+    assert!(head.contains("\r\nx-should-retry: false\r\n"), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_behind_another_one_is_told_what_is_taken() {
+    let (sidecar, mut upstream) = start(
+        "{tenant: a, model: m, tokens_per_minute: 100, action: delay, max_delay: 3m}, \
+         {tenant: a, model: n, tokens_per_minute: 100, action: delay, max_delay: 20s}",
+    );
+    let _first = send(&sidecar, &request("a", "m", 100)).await;
+    let _server = accept(&mut upstream).await;
+    let _second = send(&sidecar, &request("a", "m", 60)).await;
+    let (head, body) = refused(&mut send(&sidecar, &request("a", "n", 10)).await).await;
+    assert!(head.contains("\r\nx-ratelimit-remaining-tokens: 100\r\n"), "{head}");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("of the limit of 100 tokens per minute 0 are taken"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_only_observed_limits_match_asks_nobody() {
+    let (sidecar, mut upstream) = Sidecar::start(&format!(
+        "{UPSTREAM}models: [{{name: m}}, {{name: n}}]\nlimit_store: redis://127.0.0.1:1\nlimits: [{{tokens_per_minute: 100}}, \
+         {{model: m, tokens_per_minute: 100, action: reject}}]\n"
+    ));
+    for (model, asked) in [("n", 0.0), ("m", 1.0), ("n", 1.0)] {
+        let mut client = send(&sidecar, &request("a", model, 60)).await;
+        answer(&mut accept(&mut upstream).await, &mut client, 60).await;
+        assert_eq!(sidecar.sample("streamgauge_limit_store_fallbacks_total"), Some(asked), "{model}");
+    }
+    assert_eq!((used(&sidecar, "a", "*").0, hits(&sidecar, "a", "*")[0]), (180.0, 2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_are_given_twice_or_escaped_count_as_upstreams_read_them() {
+    let (sidecar, mut upstream) = start("{tenant: a, tokens_per_minute: 100000, action: reject}");
+    let mut open = Vec::new();
+    for members in [
+        r#""max_tokens":1,"max_tokens":999"#,
+        r#""max_tokens":1,"max\u005ftokens":999"#,
+        r#""max_tokens":null,"max_completion_tokens":999"#,
+        r#""max_tokens":333,"n":3"#,
+        r#""max_tokens":999,"n":0"#,
+        r#""max_tokens":999.0"#,
+    ] {
+        let body = format!(r#"{{"model":"m",{members},"messages":[{{"role":"user","content":"hey"}}]}}"#);
+        open.push((send(&sidecar, &of_body("a", &body)).await, accept(&mut upstream).await));
+        assert_eq!(used(&sidecar, "a", "*").0, 1_000.0 * open.len() as f64, "{members}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_model_nobody_can_read_is_held_to_the_limits_of_all_models() {
+    let (sidecar, mut upstream) = start("{tenant: a, model: m, tokens_per_minute: 600, action: reject}");
+    let request = "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nX-Tenant-Id: a\r\nContent-Encoding: gzip\r\n\
+                   Content-Length: 4\r\n\r\n";
+    for is_first in [true, false] {
+        let mut client = send(&sidecar, request).await;
+        client.write([0x1f, 0x8b, 8, 0]).await;
+        if is_first {
+            let mut server = upstream.accept().await;
+            server.read_head().await;
+            assert_eq!(used(&sidecar, "a", "m").0, 500.0, "an answer of a model that nobody knows");
+            sidecar.beside(async move {
+                let _open = (server, client);
+                std::future::pending::<()>().await;
+            });
+        } else {
+            assert!(client.read_head().await.starts_with("HTTP/1.1 429 "));
+        }
+    }
+}

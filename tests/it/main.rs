@@ -6,6 +6,7 @@
 mod app;
 #[cfg(test)]
 mod bodies;
+mod budget;
 #[cfg(test)]
 mod case;
 #[cfg(test)]
@@ -44,6 +45,8 @@ mod price;
 mod reports;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod runbooks;
 #[cfg(test)]
 mod size;
 #[cfg(test)]

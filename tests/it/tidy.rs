@@ -7,7 +7,7 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "vitals", "live", "exchange"],
     &["wire", "dialect", "observe", "account", "replay"],
     &["config"],
-    &["proxy", "pipeline", "counting", "admission", "jwks", "sinks", "admin", "sim", "ops"],
+    &["proxy", "pipeline", "counting", "admission", "budgets", "jwks", "sinks", "admin", "sim", "ops"],
     &["app"],
     &["demo"],
     &["cli"],

@@ -222,6 +222,11 @@ def redis(port: int, folder: Path) -> Iterator[Program]:
         yield program
 
 
+def redis_cli(port: int, *command: str) -> str:
+    client = [installed("redis-cli", "redis-tools"), "-h", "127.0.0.1", "-p", str(port), *command]
+    return subprocess.run(client, capture_output=True, check=True, text=True, timeout=10).stdout
+
+
 @contextlib.contextmanager
 def prometheus(metrics_url: str, folder: Path) -> Iterator[str]:
     """A Prometheus that scrapes the sidecar each second and keeps exemplars: its URL."""

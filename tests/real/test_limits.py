@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import socket
 import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 
@@ -188,6 +189,50 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
     for sidecar in (one, two):
         said = sidecar.program.err.read_text()
         assert said.count("does not answer") == 1 and said.count("limit_store answers") == 2, said
+
+
+@contextmanager
+def far(address: tuple[str, int], seconds: float):
+    """The same server, but each request takes so long on its way there."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry(source: socket.socket, target: socket.socket, pause: float) -> None:
+        with source, target, suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(pause)
+                target.sendall(data)
+
+    def accept() -> None:
+        while True:
+            client, server = listener.accept()[0], socket.create_connection(address)
+            threading.Thread(target=carry, args=(client, server, seconds), daemon=True).start()
+            threading.Thread(target=carry, args=(server, client, 0), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()
+
+
+def test_who_hangs_up_while_redis_is_asked_is_charged_nothing(tmp_path):
+    limits = "{tenant: '*', tokens_per_minute: 40000, action: reject}"
+    port = programs.free_port()
+    with (
+        provider() as upstream,
+        programs.redis(port, tmp_path / "redis"),
+        far(("127.0.0.1", port), 0.04) as store,
+    ):
+        settings = config(tmp_path, upstream.server_address, limits, f"redis://127.0.0.1:{store[1]}")
+        with programs.sidecar(None, tmp_path, "--config", str(settings)) as sidecar:
+            sidecar.program.wait_for("limit_store answers")
+            assert post(sidecar.address, "b", 3, 5)[0] == 200  # the tokenizer is there now
+            for _ in range(5):
+                body = json.dumps({"model": "gpt", "max_tokens": 1000, "messages": [{"content": "the"}]})
+                with socket.create_connection(sidecar.address) as client:
+                    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-tenant-id: a\r\ncontent-length: {len(body)}"
+                    client.sendall(f"{head}\r\n\r\n{body}".encode())
+                    time.sleep(0.025)
+            time.sleep(2.5)  # till it has been told
+            assert [line["outcome"] for line in sidecar.log()].count("client_gone") == 5
+            assert post(sidecar.address, "a", 3, 38_000)[0] == 200
 
 
 def test_a_provider_with_the_same_limit_never_refuses_who_is_delayed(tmp_path):

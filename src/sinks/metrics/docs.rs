@@ -14,7 +14,7 @@ Served on the admin port at `/metrics`: Prometheus text 0.0.4, or OpenMetrics 1.
 scraper's `Accept` header names it (Prometheus does); gzip where asked for.
 
 - All times are seconds, all counters end in `_total`. Aggregate before you divide: `rate()` first, then `sum by`.
-- Instances add up: `sum` over them, for gauges too; `max` for ages, times, prices, what is 0 or 1, and a model's size.
+- Instances add up: `sum` over them, for gauges too; `max` for ages, times, prices, budgets, what is 0 or 1, and a model's size.
 - **Unknown is absent, never 0.** A counter of tokens lacks what nobody reported; `token_counts_total` says how much that is.
 - What a client may choose (`tenant`, `model`) is bounded: beyond the limit names share the value `other`, `label_overflow_total` counts them, and sums stay exact.
 - Series of a tenant or model are dropped when nothing has changed them for `metrics.idle_series` (6 h); a counter stays while an exchange of its tenant or model is in flight.
@@ -110,10 +110,11 @@ fn values(label: Label) -> &'static str {
             "`price_per_million_tokens`: `input`, `cache_read`, `cache_write`, `cache_write_1h`, `output`, `reasoning`, `audio_input`, `audio_output`. `upstream_ratelimit_*`: `requests`, `tokens`, `input_tokens`, `output_tokens`. `slo_threshold_seconds`: `ttft`, `tpot`, `duration`."
         }
         Label::Currency => "Three letters, as ISO 4217 writes them.",
+        Label::Period => "`hour`, `day`, `week` (from Monday) or `month`, in UTC.",
         Label::Alternative => "The name of another configured model.",
         Label::Slo => "The name of a configured objective.",
         Label::Stage => {
-            "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`, `usage_ledger`: only the line there is lost."
+            "`channel`: no full record anywhere, `requests_total` lacks it. `request_log`, `usage_ledger`: only the line there is lost. `budgets`: the cost is missing in `budget_spent`, for too many tenants spend."
         }
         Label::Action => {
             "`tpm_limit_hits_total`: `observed`, `delayed`, `rejected`. `usage_injections_total`: `asked`: a request was edited so that its stream reports usage. `cut`: the event that brought it was taken out of the answer. `refused`: the upstream named the option in a 400 or 422, and got the request once more as the client wrote it. `too_large`: longer than the 2 MiB that are read ahead, or all that is read ahead was taken; it went as it came. `too_slow`: not all there after 10 s; the same."

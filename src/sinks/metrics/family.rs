@@ -73,7 +73,7 @@ impl Instrument for Wide {
 }
 
 /// The nearest double of an amount in its unit.
-fn units(all: u128, unit: u128) -> f64 {
+pub(super) fn units(all: u128, unit: u128) -> f64 {
     // Both exact up to 2^53: one rounding.
     all as f64 / unit as f64
 }

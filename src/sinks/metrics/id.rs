@@ -51,6 +51,8 @@ pub(super) enum Id {
     PricePerMillionTokens,
     AlternativeCost,
     HardwareCost,
+    Budget,
+    BudgetSpent,
     SloRequests,
     SloBadRequests,
     SloThreshold,

@@ -54,6 +54,8 @@ pub enum Label {
     Kind,
     /// A currency, as ISO 4217 writes it.
     Currency,
+    /// How often a budget begins anew.
+    Period,
     /// Another configured model.
     Alternative,
     /// A configured objective.
@@ -72,7 +74,7 @@ pub enum Label {
 
 impl Label {
     /// All of them, in the order of the variants.
-    pub const ALL: [Label; 22] = [
+    pub const ALL: [Label; 23] = [
         Self::Tenant,
         Self::Model,
         Self::Upstream,
@@ -88,6 +90,7 @@ impl Label {
         Self::State,
         Self::Kind,
         Self::Currency,
+        Self::Period,
         Self::Alternative,
         Self::Slo,
         Self::Stage,
@@ -115,6 +118,7 @@ impl Label {
             Self::State => "state",
             Self::Kind => "kind",
             Self::Currency => "currency",
+            Self::Period => "period",
             Self::Alternative => "alternative",
             Self::Slo => "slo",
             Self::Stage => "stage",

@@ -5,6 +5,7 @@
 //! here knows HTTP: the admin port does.
 
 pub mod buckets;
+mod budgets;
 pub mod catalog;
 pub mod docs;
 mod family;
@@ -42,6 +43,7 @@ use crate::account::model::Models;
 use crate::account::quota::ALL;
 use crate::account::slo::Slos;
 use crate::admission::Admission;
+use crate::budgets::Budgets;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::exchange::{Name, Source};
@@ -97,6 +99,7 @@ pub struct Metrics {
     price_names: prices::PriceNames,
     hardware_costs: Mutex<Costs>,
     windows: Option<Arc<Admission>>,
+    spent: Option<Arc<Budgets>>,
     settings: RwLock<Settings>,
     reloaded: Mutex<Reloaded>,
     vitals: Arc<Vitals>,
@@ -120,6 +123,7 @@ struct Settings {
     exemplars: bool,
     models: Arc<Models>,
     limits: limits::Told,
+    budgets: budgets::Told,
     slos: Slos,
     presets: Vec<HashSet<Key>>, // series that are there from the start, for each row of the table
 }
@@ -151,6 +155,7 @@ impl Metrics {
             price_names: prices::PriceNames::default(),
             hardware_costs: Mutex::new(Costs::from(clock.now())),
             windows: None,
+            spent: None,
             settings: RwLock::new(Settings::of(config)),
             reloaded: Mutex::new(Reloaded { successful: true, at: clock.wall(clock.now()) }),
             vitals,
@@ -337,6 +342,7 @@ impl Settings {
             exemplars: config.metrics.exemplars,
             models: Arc::clone(&config.models),
             limits: limits::Told::of(config),
+            budgets: budgets::Told::of(config),
             slos: config.slos.clone(),
             presets: TABLE.iter().copied().map(presets).collect(),
         }
@@ -376,7 +382,9 @@ fn presets(row: &Row, config: &Config) -> HashSet<Key> {
 fn known_tenants(config: &Config) -> impl Iterator<Item = Name> {
     let tenants = &config.tenants;
     let limited = config.limits.0.iter().map(|limit| &limit.tenant).filter(|tenant| tenant.as_str() != ALL);
-    let named: BTreeSet<_> = tenants.known.iter().chain([&tenants.default]).chain(limited).cloned().collect();
+    let budgeted = config.budgets.named().map(|account| &account.tenant);
+    let named = tenants.known.iter().chain([&tenants.default]).chain(limited).chain(budgeted);
+    let named: BTreeSet<_> = named.cloned().collect();
     named.into_iter()
 }
 

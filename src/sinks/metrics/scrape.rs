@@ -56,6 +56,7 @@ impl Metrics {
             id @ (Id::LimitStoreUp | Id::LimitStoreFallbacks) => Some(self.limit_store(id)),
             id @ (Id::SloThreshold | Id::SloObjective) => Some(self.objectives(id)),
             Id::HardwareCost => Some(self.hardware_cost(now)),
+            id @ (Id::Budget | Id::BudgetSpent) => Some(self.budgets(id)),
             Id::PricePerMillionTokens => Some(self.prices()),
             id @ (Id::JwksLastFetch | Id::JwksFetchFailures) => Some(self.keys_fetched(id)),
             id @ (Id::UpstreamLimit | Id::UpstreamLimitRemaining | Id::UpstreamLimitReset) => {

@@ -28,6 +28,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Bench {
     metrics: Metrics,
     windows: Arc<Admission>,
+    budgets: Arc<Budgets>,
     vitals: Arc<Vitals>,
     live: Arc<LiveTable>,
     clock: Clock,
@@ -46,6 +47,9 @@ models:
 metrics: {model_limit: 2, idle_series: 6h}
 limits: [{tenant: search, tokens_per_minute: 40000, action: delay}]
 limit_store: redis://127.0.0.1
+budgets:
+  - {tenant: search, period: month, amount: 500, currency: USD}
+  - {period: day, amount: 20.50, currency: USD}
 slos: [{name: chat, objective: 99.5%, ttft: 333ms}]
 ";
     Config::parse(text, &[]).unwrap()
@@ -58,12 +62,20 @@ impl Bench {
         let clock = Clock::start().with_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_799_999_998));
         let metrics = Metrics::new(config, Arc::clone(&vitals), Arc::clone(&live), clock).unwrap();
         let windows = Arc::new(Admission::new(clock, &config.limit_store).unwrap());
-        Self { metrics: metrics.with_windows(Arc::clone(&windows)), windows, vitals, live, clock }
+        let budgets = Arc::new(Budgets::new(&config.budgets, None, Arc::clone(&vitals), clock));
+        let metrics = metrics.with_windows(Arc::clone(&windows)).with_budgets(Arc::clone(&budgets));
+        Self { metrics, windows, budgets, vitals, live, clock }
     }
 
     fn tell(&self, exchange: &Exchange) {
         self.metrics.record(&Fact::Ended(exchange));
         self.metrics.record(&Fact::Settled(exchange));
+    }
+
+    /// What an exchange costs is spent of budgets, as if it ended now.
+    fn spend(&self, exchange: &Exchange) {
+        let ended_at = self.clock.wall(self.clock.now());
+        self.budgets.record(&Fact::Settled(&Exchange { ended_at, ..exchange.clone() }));
     }
 
     fn page(&self, format: Format) -> String {
@@ -324,6 +336,7 @@ fn full() -> Bench {
         alternatives: vec![(name("llama-large"), cost(90_000_000))],
         ..streamed
     };
+    bench.spend(&streamed);
     let runs = bench.open("search");
     bench.metrics.record(&Fact::Flow {
         origin: &runs.origin,

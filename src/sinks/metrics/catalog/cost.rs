@@ -49,4 +49,20 @@ pub(super) static ROWS: &[Row] = &[
         &[Label::Model, Label::Currency],
         "What the devices configured for the model (models[].hardware.price_per_hour) have cost since this instance started, used or not. Its rate over that of the tokens is what a token costs on them.",
     ),
+    Row::new(
+        Id::Budget,
+        "budget",
+        Gauge,
+        Cost,
+        &[Label::Tenant, Label::Currency, Label::Period],
+        "What a tenant is meant to spend in a period (budgets), in the currency's unit. It is the same on all instances: max by, never sum.",
+    ),
+    Row::new(
+        Id::BudgetSpent,
+        "budget_spent",
+        Gauge,
+        Cost,
+        &[Label::Tenant, Label::Currency, Label::Period],
+        "What the tenant's exchanges have cost since the period began (UTC), counted when they end. Where limit_store is a Redis server: by all instances, which show the same sum, so max by over them. Else by this instance since it started, if that is later: sum by over instances.",
+    ),
 ];

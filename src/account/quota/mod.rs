@@ -3,264 +3,21 @@
 //! over. What turns out to be more than was charged is charged then, and where the minute has no room for it, to
 //! minutes to come: it is owed.
 
+mod limit;
+mod window;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::exchange::{HitAction, Name};
-
-/// Stands for every tenant, each by itself, or for all models together.
-pub const ALL: &str = "*";
-
-const MINUTE: u64 = 60_000;
-
-/// How much longer tokens count, in milliseconds: of two requests that are let go a minute apart, the first may take so
-/// much longer on its way to a provider that counts too.
-const MARGIN: u64 = 250;
-
-/// How long tokens count from the beginning of their second on, in milliseconds.
-pub const LIFE: u64 = 1000 + MINUTE + MARGIN;
+pub use limit::{ALL, Action, Hold, Limit, Limits, Scope, hit};
+pub use window::{Full, LIFE, Stamp, Verdict, Window, judge};
 
 /// The most minutes that debt is spread over.
 const DEBT_MINUTES: u64 = 60;
 
 /// How many windows there may be. A further one is not kept: who is limited by it is not limited.
 const WINDOWS: usize = 65_536;
-
-/// A moment of the clock that a window is kept by, in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Stamp(pub u64);
-
-impl Stamp {
-    /// The second that it lies in.
-    pub const fn second(self) -> u64 {
-        self.0 / 1000
-    }
-
-    /// How long until the tokens of this second count no more.
-    fn until_over(self, second: u64) -> Duration {
-        Duration::from_millis((second * 1000 + LIFE).saturating_sub(self.0))
-    }
-}
-
-/// What is done where a limit has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// It is counted.
-    Observe,
-    /// The request is held until there is room, at most so long.
-    Delay(Duration),
-    /// The request is answered with an error.
-    Reject,
-}
-
-/// A limit as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// Whose tokens; [`ALL`]: each tenant's by itself.
-    pub tenant: Name,
-    /// Of which model; [`ALL`]: of all together.
-    pub model: Name,
-    /// So many in any sixty seconds.
-    pub tokens: u64,
-    /// What is done beyond it.
-    pub action: Action,
-}
-
-/// The configured limits.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits(pub Vec<Limit>);
-
-/// Whose tokens of which model ([`ALL`]: of all) a window counts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scope {
-    /// The tenant.
-    pub tenant: Name,
-    /// The model as the limit has it.
-    pub model: Name,
-}
-
-/// A window and the limits on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// Which window.
-    pub scope: Scope,
-    /// Tokens, and what is done beyond them.
-    pub rules: Vec<(u64, Action)>,
-}
-
-impl Hold {
-    /// The lowest limit that is held to, in a share of one in so many.
-    pub fn cap(&self, share: u64) -> Option<u64> {
-        let enforced = self.rules.iter().filter(|(_, action)| *action != Action::Observe);
-        enforced.map(|(tokens, _)| tokens / share.max(1)).min()
-    }
-}
-
-impl Limits {
-    fn of_tenant<'l>(&'l self, tenant: &'l Name) -> impl Iterator<Item = &'l Limit> {
-        self.0.iter().filter(move |limit| limit.tenant.as_str() == ALL || limit.tenant == *tenant)
-    }
-
-    /// Whether anything limits this tenant.
-    pub fn watch(&self, tenant: &Name) -> bool {
-        self.of_tenant(tenant).next().is_some()
-    }
-
-    /// Whether this tenant's requests may have to wait or be refused.
-    pub fn hold(&self, tenant: &Name) -> bool {
-        self.of_tenant(tenant).any(|limit| limit.action != Action::Observe)
-    }
-
-    /// The windows that a tenant's requests for this model are charged to.
-    pub fn on(&self, tenant: &Name, model: Option<&Name>) -> Vec<Hold> {
-        let mut holds: Vec<Hold> = Vec::new();
-        let matches = |limit: &&Limit| limit.model.as_str() == ALL || Some(&limit.model) == model;
-        for limit in self.of_tenant(tenant).filter(matches) {
-            let rule = (limit.tokens, limit.action);
-            match holds.iter_mut().find(|hold| hold.scope.model == limit.model) {
-                Some(hold) => hold.rules.push(rule),
-                None => {
-                    let scope = Scope { tenant: tenant.clone(), model: limit.model.clone() };
-                    holds.push(Hold { scope, rules: vec![rule] });
-                }
-            }
-        }
-        holds
-    }
-
-    /// The lowest limit on a window.
-    pub fn lowest(&self, scope: &Scope) -> Option<u64> {
-        self.of_tenant(&scope.tenant)
-            .filter(|limit| limit.model == scope.model)
-            .map(|limit| limit.tokens)
-            .min()
-    }
-}
-
-/// Tokens by the second that they are charged to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Window {
-    seconds: BTreeMap<u64, u64>,
-}
-
-impl Window {
-    /// A window of these seconds and tokens.
-    pub fn of(seconds: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut window = Self::default();
-        seconds.into_iter().for_each(|(second, tokens)| window.charge(second, tokens));
-        window
-    }
-
-    fn charge(&mut self, second: u64, tokens: u64) {
-        if tokens > 0 {
-            let sum = self.seconds.entry(second).or_insert(0);
-            *sum = sum.saturating_add(tokens);
-        }
-    }
-
-    /// Takes tokens back; what is over already is nobody's any more.
-    fn refund(&mut self, second: u64, tokens: u64) {
-        if let Some(sum) = self.seconds.get_mut(&second) {
-            *sum = sum.saturating_sub(tokens);
-            if *sum == 0 {
-                self.seconds.remove(&second);
-            }
-        }
-    }
-
-    fn forget(&mut self, now: Stamp) {
-        while let Some(first) = self.seconds.first_entry().filter(|it| now.until_over(*it.key()).is_zero()) {
-            first.remove();
-        }
-    }
-
-    /// What counts, what is owed included.
-    pub fn sum(&self, now: Stamp) -> u64 {
-        let counting = self.seconds.iter().filter(|(second, _)| !now.until_over(**second).is_zero());
-        counting.fold(0, |sum, (_, tokens)| sum.saturating_add(*tokens))
-    }
-
-    /// How long until there is room for so many tokens; none: there never is.
-    fn wait(&self, now: Stamp, tokens: u64, limit: u64) -> Option<Duration> {
-        let free = limit.checked_sub(tokens)?;
-        let mut sum = self.sum(now);
-        let mut wait = Duration::ZERO;
-        for (second, tokens) in &self.seconds {
-            let over = now.until_over(*second);
-            if sum <= free {
-                break;
-            }
-            if !over.is_zero() {
-                sum = sum.saturating_sub(*tokens);
-                wait = over;
-            }
-        }
-        Some(wait)
-    }
-}
-
-/// What limits say to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// There is room, or nobody holds to what has none: these limits, as places in the list of windows.
-    Pass {
-        /// Windows with a limit that is only observed and has no room.
-        over: Vec<usize>,
-    },
-    /// There is none.
-    Full(Full),
-}
-
-/// A limit without room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full {
-    /// Its window, as a place in the list.
-    pub hold: usize,
-    /// Tokens in any sixty seconds.
-    pub limit: u64,
-    /// What counts at the moment.
-    pub used: u64,
-    /// How long until there is room if nobody takes it; none: the request is larger than the limit.
-    pub wait: Option<Duration>,
-    /// What is to be done.
-    pub action: Action,
-}
-
-impl Full {
-    fn severity(&self) -> (bool, bool, Option<Duration>) {
-        (self.action == Action::Reject, self.wait.is_none(), self.wait)
-    }
-}
-
-/// What a request for so many tokens is told. `windows` stand as `holds` do; `share`: each limit is for one in so many.
-pub fn judge(holds: &[Hold], windows: &[Window], tokens: u64, share: u64, now: Stamp) -> Verdict {
-    let mut over = Vec::new();
-    let mut full: Option<Full> = None;
-    for (place, (hold, window)) in holds.iter().zip(windows).enumerate() {
-        for (limit, action) in &hold.rules {
-            let limit = limit / share.max(1);
-            let wait = window.wait(now, tokens, limit);
-            if wait == Some(Duration::ZERO) {
-                continue;
-            }
-            if *action == Action::Observe {
-                over.push(place);
-                continue;
-            }
-            let found = Full { hold: place, limit, used: window.sum(now), wait, action: *action };
-            full = full.filter(|full| full.severity() >= found.severity()).or(Some(found));
-        }
-    }
-    full.map_or_else(
-        || {
-            over.dedup();
-            Verdict::Pass { over }
-        },
-        Verdict::Full,
-    )
-}
 
 /// What an open exchange is charged.
 #[derive(Debug)]
@@ -302,6 +59,11 @@ impl Held {
         all
     }
 
+    /// What counts of all.
+    fn sum(&self, now: Stamp) -> u64 {
+        self.ours.sum(now).saturating_add(self.others.sum(now))
+    }
+
     fn charge(&mut self, second: u64, tokens: u64) {
         self.ours.charge(second, tokens);
         *self.untold.entry(second).or_insert(0) += i64::try_from(tokens).unwrap_or(i64::MAX);
@@ -320,11 +82,8 @@ impl Held {
 
     /// Charges tokens that no room was kept for: now, as far as the limit has room, else to later minutes.
     fn owe(&mut self, now: Stamp, tokens: u64, limit: Option<u64>) -> Vec<(u64, u64)> {
-        let Some(limit) = limit.filter(|limit| *limit > 0) else {
-            self.charge(now.second(), tokens);
-            return vec![(now.second(), tokens)];
-        };
-        let (mut sum, mut left) = (self.all().sum(now), tokens);
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX); // nobody owes what is only observed
+        let (mut sum, mut left) = (self.sum(now), tokens);
         let mut charges = Vec::new();
         while left > 0 {
             let minute = (sum / limit).min(DEBT_MINUTES);
@@ -436,7 +195,12 @@ impl Quota {
 
     /// Every window, and what counts in it.
     pub fn used(&self, now: Stamp) -> Vec<(Scope, u64)> {
-        self.windows.iter().map(|(scope, held)| (scope.clone(), held.all().sum(now))).collect()
+        self.windows.iter().map(|(scope, held)| (scope.clone(), held.sum(now))).collect()
+    }
+
+    /// What counts in one window.
+    pub fn used_of(&self, scope: &Scope, now: Stamp) -> u64 {
+        self.windows.get(scope).map_or(0, |held| held.sum(now))
     }
 
     /// Forgets what counts no more.
@@ -447,12 +211,36 @@ impl Quota {
         });
     }
 
-    /// What is to be told to the place where the windows are shared: of each, what was charged and taken back since this
-    /// was last asked.
-    pub fn take_untold(&mut self, now: Stamp) -> Vec<(Scope, Vec<(u64, i64)>)> {
-        self.sweep(now);
-        let take = |held: &mut Held| std::mem::take(&mut held.untold).into_iter().collect();
-        self.windows.iter_mut().map(|(scope, held)| (scope.clone(), take(held))).collect()
+    /// What is to be told to the place where the windows are shared: of so many at most, what was charged and taken back
+    /// since this was last asked.
+    pub fn take_untold(&mut self, now: Stamp, most: usize) -> Vec<(Scope, Vec<(u64, i64)>)> {
+        let changed = self.windows.iter_mut().filter_map(|(scope, held)| {
+            held.forget(now);
+            let untold = std::mem::take(&mut held.untold);
+            (!untold.is_empty()).then(|| (scope.clone(), untold.into_iter().collect()))
+        });
+        changed.take(most).collect()
+    }
+
+    /// So many windows at most, others at each turn.
+    pub fn some(&self, turn: usize, most: usize) -> Vec<Scope> {
+        let turns = self.windows.len().div_ceil(most).max(1);
+        self.windows.keys().skip(turn % turns * most).take(most).cloned().collect()
+    }
+
+    /// The windows' clock was behind by so many seconds: what is charged by it is moved.
+    pub fn shift(&mut self, seconds: i64) {
+        let moved = |second: &u64| second.saturating_add_signed(seconds);
+        for held in self.windows.values_mut() {
+            for window in [&mut held.ours, &mut held.others] {
+                window.seconds =
+                    window.seconds.iter().map(|(second, tokens)| (moved(second), *tokens)).collect();
+            }
+            held.untold = held.untold.iter().map(|(second, tokens)| (moved(second), *tokens)).collect();
+        }
+        for place in self.open.values_mut().flat_map(|open| &mut open.places) {
+            place.charges.iter_mut().for_each(|(second, _)| *second = moved(second));
+        }
     }
 
     /// All of ours, to be told anew; what was to be told is in it.
@@ -467,7 +255,8 @@ impl Quota {
 
     /// The place where a window is shared says what all replicas have charged to it.
     pub fn told(&mut self, scope: &Scope, all: Window) {
-        let Some(held) = self.windows.get_mut(scope) else { return };
+        let is_known = self.windows.contains_key(scope) || !all.seconds.is_empty();
+        let Some(held) = is_known.then(|| self.held(scope)).flatten() else { return };
         let mut others = all;
         for (second, tokens) in &held.ours.seconds {
             let untold = held.untold.get(second).copied().unwrap_or(0);
@@ -477,20 +266,14 @@ impl Quota {
     }
 }
 
-/// What an exchange met.
-pub const fn hit(action: Action) -> HitAction {
-    match action {
-        Action::Observe => HitAction::Observed,
-        Action::Delay(_) => HitAction::Delayed,
-        Action::Reject => HitAction::Rejected,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::exchange::Name;
 
     const START: u64 = 1_800_000_000;
 
@@ -536,7 +319,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(on("a", Some("m")), [("*".into(), 2, Some(80)), ("m".into(), 1, Some(50))]);
-        assert_eq!(on("a", None), [("*".into(), 2, Some(80))]);
+        assert_eq!(on("a", Some("n")), [("*".into(), 2, Some(80))]);
+        assert_eq!(on("a", None), on("a", Some("m")), "it may be any");
         assert_eq!(on("c", Some("m")), [("*".into(), 1, None)]);
         let tenant = |name: &str| (limits.watch(&Name::from(name)), limits.hold(&Name::from(name)));
         assert_eq!([tenant("a"), tenant("c")], [(true, true), (true, false)]);
@@ -629,6 +413,42 @@ mod tests {
         assert_eq!((full.hold, full.wait, full.action), (1, None, Action::Reject));
         let Verdict::Full(full) = quota.judge(&holds("m"), 20, 4, at(1.0)) else { panic!() };
         assert_eq!(full.limit, 25, "a quarter of it");
+        let wait = |tokens| match Quota::default().judge(&holds("n"), tokens, 4, at(1.0)) {
+            Verdict::Full(full) => full.wait.map(|wait| wait.as_secs_f64()),
+            Verdict::Pass { .. } => Some(0.0),
+        };
+        assert_eq!(
+            [wait(12), wait(13), wait(50)],
+            [Some(0.0), Some(61.25), Some(61.25)],
+            "a share is not for ever"
+        );
+        assert_eq!(wait(51), None);
+    }
+
+    #[test]
+    fn what_was_charged_by_another_clock_is_moved_with_it() {
+        let (mut quota, holds) = (Quota::default(), holds(100));
+        reserve(&mut quota, 1, 0.0, 70, &holds);
+        quota.shift(3_600);
+        assert_eq!(reserve(&mut quota, 2, 3_610.0, 31, &holds), Some(51.25));
+        quota.settle(1, at(3_610.0), Some(20));
+        assert_eq!(reserve(&mut quota, 2, 3_610.0, 80, &holds), None);
+    }
+
+    #[test]
+    fn no_round_tells_of_more_windows_than_it_has_time_for() {
+        let mut quota = Quota::default();
+        for number in 0..5 {
+            let tenant = Name::from(number.to_string().as_str());
+            let limits = limits(&[("*", ALL, 100, Action::Reject)]);
+            quota.charge(number, START, 1, &limits.on(&tenant, None));
+        }
+        let told: Vec<usize> = (0..4).map(|_| quota.take_untold(at(0.0), 2).len()).collect();
+        assert_eq!(told, [2, 2, 1, 0]);
+        let mut seen: Vec<Scope> = (0..3).flat_map(|turn| quota.some(turn, 2)).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((seen.len(), quota.some(3, 2)), (5, quota.some(0, 2)));
     }
 
     #[test]
@@ -636,12 +456,12 @@ mod tests {
         let (holds, scope) = (holds(100), Scope { tenant: Name::from("t"), model: Name::from(ALL) });
         let mut quota = Quota::default();
         quota.charged(1, START, 30, &holds);
-        assert_eq!(quota.take_untold(at(0.0)), [(scope.clone(), vec![])], "it was told already");
+        assert_eq!(quota.take_untold(at(0.0), 9), [], "it was told already");
         quota.told(&scope, Window::of([(START, 50), (START + 1, 25)])); // 45 of them are others'
         assert_eq!(quota.used(at(1.0)), [(scope.clone(), 75)]);
         quota.settle(1, at(2.0), Some(10));
         assert_eq!(quota.used(at(2.0)), [(scope.clone(), 55)]);
-        let untold = quota.take_untold(at(2.0)).remove(0).1;
+        let untold = quota.take_untold(at(2.0), 9).remove(0).1;
         assert_eq!(untold, [(START, -20)]);
         assert_eq!(quota.take_all(at(2.0)), [(scope, vec![(START, 10)])]);
         // By half of the limit there is room for 40 of ours; with 45 of others' for 45.
@@ -656,6 +476,12 @@ mod tests {
             [None, Some(100)],
             "others have more than their share"
         );
+        let mut new = Quota::default();
+        new.told(&holds[0].scope, Window::of([(START, 95)]));
+        assert_eq!([full(&new, 5), full(&new, 6)], [None, Some(100)], "what only others have used");
+        new.told(&holds[0].scope, Window::default());
+        new.sweep(at(3.0));
+        assert!(new.windows.is_empty());
     }
 
     proptest! {
