@@ -8,9 +8,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::{histograms, run::locate};
-use crate::account::slo::Slos;
 use crate::config::Config;
-use crate::ops::rules::{Format, Rules, Settings, write};
+use crate::ops::rules::{Format, Promises, Rules, Settings, write};
 
 /// Print Prometheus' recording and alert rules for the configured objectives
 #[derive(Debug, clap::Args)]
@@ -82,14 +81,13 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let (slos, by_tenant) = match &args.config {
-        None => (Slos::default(), false),
+    let promises = match &args.config {
+        None => Promises::default(),
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("could not read {}", path.display()))?;
-            let config =
-                Config::parse(&text, &histograms()).map_err(|error| locate(Some(path.as_path()), error))?;
-            (config.slos, config.metrics.tenant_on_histograms)
+            let config = Config::parse(&text, &histograms());
+            Promises::from(config.map_err(|error| locate(Some(path.as_path()), error))?)
         }
     };
     let settings = Settings {
@@ -106,9 +104,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         },
     };
-    let rules = Rules::new(&slos, by_tenant, &settings);
+    let rules = Rules::new(&promises, &settings);
     print!("{}", write(&rules, &settings, &format)?);
-    if slos.0.is_empty() {
+    if promises.slos.0.is_empty() {
         eprintln!("streamgauge: no objective is configured (`slos`), so these are the general alerts alone");
     }
     for note in &rules.notes {

@@ -1,6 +1,6 @@
 //! `rules`, as who types it sees it, and the files that are shipped with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -93,6 +93,34 @@ fn what_is_wrong_is_said() {
         let given = rules(&words);
         assert_eq!(given.status.code(), Some(2), "{words:?}");
         assert!(text(&given.stderr).contains(want), "{}", text(&given.stderr));
+    }
+}
+
+#[test]
+fn every_alert_has_a_runbook_that_calls_it_as_severe() {
+    let folder = root().join("docs/runbooks");
+    let index = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let shipped = yaml(&std::fs::read_to_string(root().join("deploy/prometheus/rules.yaml")).unwrap());
+    let groups = shipped["groups"].as_array().unwrap().iter();
+    let mut severities = BTreeMap::new();
+    for rule in groups.flat_map(|group| group["rules"].as_array().unwrap()) {
+        if let Some(alert) = rule["alert"].as_str() {
+            severities.insert(alert.to_owned(), rule["labels"]["severity"].as_str().unwrap().to_owned());
+        }
+    }
+    for (alert, severity) in &severities {
+        let page = std::fs::read_to_string(folder.join(format!("{alert}.md")));
+        let page = page.unwrap_or_else(|error| panic!("{alert} has no runbook: {error}"));
+        let how_bad = page.split("## How bad\n\n").nth(1).unwrap();
+        assert!(how_bad.starts_with(&format!("**{severity}**")), "{alert} is a {severity}: {how_bad:.40}");
+        let row = index.lines().find(|line| line.starts_with(&format!("| [{alert}]"))).unwrap();
+        assert_eq!(row.split('|').nth(3).unwrap().trim(), severity, "{alert} in the index");
+    }
+    let pages = std::fs::read_dir(folder).unwrap().count() - 1; // the index
+    assert_eq!(pages, severities.len(), "a runbook of no alert");
+    let table = std::fs::read_to_string(root().join("docs/alerting.md")).unwrap();
+    for (alert, severity) in &severities {
+        assert!(table.contains(&format!("| `{alert}` | {severity} |")), "{alert} in docs/alerting.md");
     }
 }
 

@@ -21,6 +21,7 @@ pub use self::write::{Format, write};
 use self::rule::Row;
 use self::window::{Window, divided};
 use crate::account::slo::Slos;
+use crate::config::{Config, LimitStore};
 
 /// What is the same in all rules.
 #[derive(Debug, Clone)]
@@ -35,6 +36,27 @@ pub struct Settings {
     pub rehearsal: u32,
 }
 
+/// What rules take from a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Promises {
+    /// What is promised of exchanges.
+    pub slos: Slos,
+    /// Whether histograms tell tenants apart.
+    pub tenant_on_histograms: bool,
+    /// Whether all instances show the same of budgets: a Redis keeps them.
+    pub limit_store_shared: bool,
+}
+
+impl From<Config> for Promises {
+    fn from(config: Config) -> Self {
+        Self {
+            slos: config.slos,
+            tenant_on_histograms: config.metrics.tenant_on_histograms,
+            limit_store_shared: config.limit_store != LimitStore::Memory,
+        }
+    }
+}
+
 /// Rules, and what is to be said of them.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -46,9 +68,9 @@ pub struct Rules {
 
 impl Rules {
     /// The rules of these objectives, and the general ones.
-    pub fn new(slos: &Slos, tenant_on_histograms: bool, settings: &Settings) -> Self {
-        let (mut groups, mut notes) = slo::groups(slos);
-        let (speed, more) = speed::group(slos, tenant_on_histograms);
+    pub fn new(promises: &Promises, settings: &Settings) -> Self {
+        let (mut groups, mut notes) = slo::groups(&promises.slos);
+        let (speed, more) = speed::group(&promises.slos, promises.tenant_on_histograms);
         groups.extend(speed);
         notes.extend(more);
         let group = |name: &str, rows: &[Row]| Group {
@@ -58,7 +80,9 @@ impl Rules {
         };
         groups.push(group("streamgauge-requests", requests::ROWS));
         let mut of_usage = group("streamgauge-usage", usage::ROWS);
-        of_usage.rules.splice(0..0, usage::records().into_iter().map(Rule::Record));
+        of_usage
+            .rules
+            .splice(0..0, usage::records(promises.limit_store_shared).into_iter().map(Rule::Record));
         groups.push(of_usage);
         groups.push(group("streamgauge-sidecar", sidecar::ROWS));
         for group in &mut groups {

@@ -1,7 +1,6 @@
 //! What goes wrong with requests, whatever is promised of them.
 //!
-//! Shares have a guard: ten failures in their window, or five where each is an answer that a user saw break. One failure
-//! of three at night is no share. Counters by outcome are there only from their first exchange on, so the first of a
+//! Shares have a guard: ten failures in their window. One of three at night is no share. Counters by outcome are there only from their first exchange on, so the first of a
 //! tenant's or a model's failures is not in any rate: guards must not be lower than a few.
 
 use super::rule::Severity::{Page, Ticket};
@@ -111,13 +110,13 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "StreamgaugeTruncatedStreams",
-        severity: Ticket,
-        // Each is an answer that broke off before a reader's eyes.
-        expr: "sum by (model, upstream) (rate(streamgauge_requests_total{outcome=\"truncated\"}[30m]))\n  \
-               / sum by (model, upstream) (rate(streamgauge_requests_total[30m])) > 0.01\n\
-               and sum by (model, upstream) (increase(streamgauge_requests_total{outcome=\"truncated\"}[30m])) >= 5",
-        after: 0,
-        keep: 10,
+        severity: Page,
+        // Each is an answer that broke off before a reader's eyes, and a client may take the half for the whole.
+        expr: "sum by (model, upstream) (rate(streamgauge_requests_total{outcome=\"truncated\"}[10m]))\n  \
+               / sum by (model, upstream) (rate(streamgauge_requests_total[10m])) > 0.05\n\
+               and sum by (model, upstream) (increase(streamgauge_requests_total{outcome=\"truncated\"}[10m])) >= 10",
+        after: 2,
+        keep: 5,
         labels: &[],
         summary: "{{ $value | humanizePercentage }} of the answers of {{ $labels.model }} on {{ $labels.upstream }} break off",
         description: "A 2xx that ended without its end: the server was killed or restarted, or something between it and the \

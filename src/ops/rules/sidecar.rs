@@ -11,7 +11,7 @@ pub(super) const ROWS: &[Row] = &[
         after: 2,
         keep: 0,
         labels: &[],
-        summary: "Streamgauge {{ $labels.instance }} does not answer Prometheus",
+        summary: "Prometheus cannot scrape streamgauge {{ $labels.instance }}",
         description: "Traffic that goes through it may have ended; no other alert can tell. Without an instance: Prometheus \
                       has no target of this job at all.",
         board: Board::Sidecar,
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Row] = &[
         labels: &[],
         summary: "Streamgauge {{ $labels.instance }} lost {{ $value | humanize }} records ({{ $labels.stage }})",
         description: "Traffic is unharmed. `channel`: no metric has these exchanges. `request_log`, `usage_ledger`: their lines \
-                      are missing there, and bills with them.",
+                      are missing there, and bills with them. `budgets`: what was spent is shown too low.",
         board: Board::Sidecar,
     },
     Row {

@@ -232,7 +232,7 @@ fn quiet(slo: &Slo, pair: &Pair) -> Alert {
     let share = decimal(pair.threshold);
     Alert {
         name: "StreamgaugeSLOThreshold",
-        severity: Severity::Ticket,
+        severity: Severity::Page,
         expr: format!("{bad} > {share}\nand {requests} < {REQUESTS}\nand {bad} * {requests} >= {BAD}"),
         after: Duration::ZERO,
         keep: Duration::ZERO,

@@ -28,10 +28,14 @@ fn slo(name: &str, objective: u32) -> Slo {
     }
 }
 
+fn promises(slos: Vec<Slo>, tenant_on_histograms: bool) -> Promises {
+    Promises { slos: Slos(slos), tenant_on_histograms, limit_store_shared: false }
+}
+
 fn all() -> Rules {
     let slos = [900_000, 950_000, 990_000, 999_000, 300_000];
     let slos = slos.map(|objective| slo(&format!("of {objective} \"\\"), objective)).to_vec();
-    Rules::new(&Slos(slos), true, &settings())
+    Rules::new(&promises(slos, true), &settings())
 }
 
 /// The words of an expression, strings aside; `{`, `}`, `(`, `)`, `[`, `]` and `,` stand for themselves.
@@ -181,9 +185,17 @@ fn every_alert_is_there_and_is_of_use() {
     }
     let pages: Vec<&str> =
         names.iter().filter(|(_, severity)| **severity == Severity::Page).map(|(name, _)| *name).collect();
-    let want = ["Down", "Hung", "SLOBurnFast", "TrafficAbsent", "UpstreamErrors"];
+    let want = [
+        "Down",
+        "Hung",
+        "SLOBurnFast",
+        "SLOThreshold",
+        "TrafficAbsent",
+        "TruncatedStreams",
+        "UpstreamErrors",
+    ];
     assert_eq!(pages, want.map(|name| format!("Streamgauge{name}")));
-    assert_eq!(names.len(), 23, "{names:?}");
+    assert_eq!(names.len(), 24, "{names:?}");
 }
 
 #[test]
@@ -218,7 +230,7 @@ fn both_formats_hold_the_same_groups() {
 fn a_rehearsal_shortens_every_window_and_says_so() {
     let windows = |by: u32| {
         let settings = Settings { rehearsal: by, ..settings() };
-        let rules = Rules::new(&Slos(vec![slo("chat", 990_000)]), false, &settings);
+        let rules = Rules::new(&promises(vec![slo("chat", 990_000)], false), &settings);
         let text = write(&rules, &settings, &Format::Prometheus).unwrap();
         let mut found = BTreeSet::new();
         for before in ["[", " offset ", "\n    for: ", "\n    keep_firing_for: "] {
@@ -245,19 +257,29 @@ fn the_speed_of_some_tenants_needs_their_histograms() {
         matching: Matching { tenant: Some(crate::account::model::Glob::new("ide*")), ..Matching::default() },
         ..slo("ide", 990_000)
     };
-    let slos = Slos(vec![some]);
+    let slos = vec![some];
     let has_speed = |rules: &Rules| rules.groups.iter().any(|group| group.name == "streamgauge-speed");
-    let without = Rules::new(&slos, false, &settings());
+    let without = Rules::new(&promises(slos.clone(), false), &settings());
     assert!(!has_speed(&without) && without.notes[0].contains("tenant_on_histograms"), "{:?}", without.notes);
-    let with = Rules::new(&slos, true, &settings());
+    let with = Rules::new(&promises(slos, true), &settings());
     assert!(has_speed(&with) && with.notes.is_empty(), "{:?}", with.notes);
     let text = write(&with, &settings(), &Format::Prometheus).unwrap();
     assert!(text.contains("_bucket{le=\"0.025\",tenant=~\"ide.*\"}[5m]"), "{text}");
 }
 
 #[test]
+fn what_replicas_share_of_budgets_is_not_added_up() {
+    for (limit_store_shared, want) in [(false, "sum by"), (true, "max by")] {
+        let rules = Rules::new(&Promises { limit_store_shared, ..Promises::default() }, &settings());
+        let text = write(&rules, &settings(), &Format::Prometheus).unwrap();
+        let spent = format!("{want} (tenant, currency, period) (streamgauge_budget_spent)");
+        assert_eq!(text.matches(&spent).count(), 1, "{want}");
+    }
+}
+
+#[test]
 fn without_objectives_there_are_the_general_alerts() {
-    let rules = Rules::new(&Slos::default(), false, &settings());
+    let rules = Rules::new(&Promises::default(), &settings());
     let names: Vec<&str> = rules.groups.iter().map(|group| group.name.as_str()).collect();
     assert_eq!(names, ["streamgauge-requests", "streamgauge-usage", "streamgauge-sidecar"]);
     assert!(rules.notes.is_empty());

@@ -3,12 +3,15 @@
 use super::rule::Severity::Ticket;
 use super::rule::{Board, Record, Row};
 
-/// What the alerts below look at twice, or show.
-pub(super) fn records() -> Vec<Record> {
-    RECORDS
-        .iter()
-        .map(|(name, expr)| Record { name: (*name).to_owned(), expr: (*expr).to_owned(), labels: Vec::new() })
-        .collect()
+/// What the alerts below look at twice, or show. What is spent of budgets is kept by each instance, or shared by all.
+pub(super) fn records(shared: bool) -> Vec<Record> {
+    let over = if shared { "max" } else { "sum" };
+    let record = |(name, expr): &(&str, &str)| Record {
+        name: (*name).to_owned(),
+        expr: expr.replace("$over", over),
+        labels: Vec::new(),
+    };
+    RECORDS.iter().map(record).collect()
 }
 
 const RECORDS: &[(&str, &str)] = &[
@@ -26,6 +29,11 @@ const RECORDS: &[(&str, &str)] = &[
     (
         "tenant_currency:streamgauge_cost:increase1h",
         "sum by (tenant, currency) (increase(streamgauge_cost_total[1h]))",
+    ),
+    (
+        "tenant_currency_period:streamgauge_budget_spent:ratio",
+        "$over by (tenant, currency, period) (streamgauge_budget_spent)\n\
+         / (max by (tenant, currency, period) (streamgauge_budget) > 0)",
     ),
 ];
 
@@ -63,6 +71,29 @@ pub(super) const ROWS: &[Row] = &[
                       $labels.upstream $labels.model $labels.kind | query }}{{ . | first | value | humanizeDuration }}\
                       {{ else }}none, what is left does not shrink{{ end }}. Beyond it the upstream answers 429.",
         board: Board::Overview,
+    },
+    Row {
+        name: "StreamgaugeBudgetBurn",
+        severity: Ticket,
+        // Half as fast again as the period passes, once a fifth is spent: before that a day's work is a large share of
+        // what has passed. Periods are the budget's own, in UTC, a week from Monday; of an hour nobody can be told in time.
+        expr: "tenant_currency_period:streamgauge_budget_spent:ratio > 1\n\
+               or tenant_currency_period:streamgauge_budget_spent:ratio{period=\"month\"} > 0.2\n  \
+               and tenant_currency_period:streamgauge_budget_spent:ratio{period=\"month\"}\n  \
+               > scalar(1.5 * (day_of_month() - 1 + hour() / 24) / days_in_month())\n\
+               or tenant_currency_period:streamgauge_budget_spent:ratio{period=\"week\"} > 0.2\n  \
+               and tenant_currency_period:streamgauge_budget_spent:ratio{period=\"week\"}\n  \
+               > scalar(1.5 * ((day_of_week() + 6) % 7 + hour() / 24) / 7)\n\
+               or tenant_currency_period:streamgauge_budget_spent:ratio{period=\"day\"} > 0.2\n  \
+               and tenant_currency_period:streamgauge_budget_spent:ratio{period=\"day\"}\n  \
+               > scalar(1.5 * (hour() + minute() / 60) / 24)",
+        after: 5,
+        keep: 30,
+        labels: &[],
+        summary: "{{ $labels.tenant }} has spent {{ $value | humanizePercentage }} of its budget of this {{ $labels.period }} \
+                  ({{ $labels.currency }})",
+        description: "That is all of it, or half as fast again as the period passes. A budget stops nothing.",
+        board: Board::Cost,
     },
     Row {
         name: "StreamgaugeSpendSpike",
