@@ -140,8 +140,8 @@ fn cases() -> Vec<(String, Vec<BTreeSet<String>>)> {
     let mut cases = Vec::new();
     for file in files {
         for case in yaml(&std::fs::read_to_string(file).unwrap())["tests"].as_array().unwrap() {
-            let checks = case["promql_expr_test"].as_array().unwrap().iter().map(fires).collect();
-            cases.push((case["name"].as_str().unwrap().to_owned(), checks));
+            let Some(checks) = case["promql_expr_test"].as_array() else { continue }; // of texts
+            cases.push((case["name"].as_str().unwrap().to_owned(), checks.iter().map(fires).collect()));
         }
     }
     cases

@@ -1,10 +1,12 @@
 """promtool is content with the rules: with those that are shipped, in every case of theirs, and with any objective's."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import programs
 import pytest
+import yaml
 
 FOLDER = programs.ROOT / "deploy/prometheus"
 
@@ -34,6 +36,30 @@ def test_what_is_shipped_is_right(tmp_path):
 @pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("tests/*.yaml")))
 def test_every_alert_fires_is_silent_and_ends(file):
     assert "SUCCESS" in promtool("test", "rules", FOLDER / "tests" / file)
+
+
+def test_every_text_can_be_written(tmp_path):
+    """Of each alert, in the first case in which it fires: promtool shows the texts when none is expected."""
+    missing = set(re.findall(r"alert: (\w+)", (FOLDER / "rules.yaml").read_text()))
+    for file in sorted(FOLDER.glob("tests/*.yaml")):
+        cases = yaml.safe_load(file.read_text())
+        cases["rule_files"] = [str(FOLDER / "rules.yaml")]
+        wanted = []
+        for case in cases["tests"]:
+            checks = []
+            for check in case.pop("promql_expr_test", []):
+                fired = {re.search(r'alertname="(\w+)"', sample["labels"])[1] for sample in check["exp_samples"]}
+                checks += [{"eval_time": check["eval_time"], "alertname": name, "exp_alerts": []} for name in fired & missing]
+                missing -= fired
+            if checks:
+                wanted.append({**case, "alert_rule_test": checks})
+        (tmp_path / "cases.yaml").write_text(yaml.safe_dump({**cases, "tests": wanted}))
+        command = [programs.installed("promtool", "prometheus"), "test", "rules", str(tmp_path / "cases.yaml")]
+        shown = subprocess.run(command, capture_output=True, text=True)
+        shown = shown.stdout + shown.stderr
+        assert all(check["alertname"] + ".md" in shown for case in wanted for check in case["alert_rule_test"]), shown
+        assert "error expanding" not in shown and "<no value>" not in shown, shown
+    assert not missing
 
 
 def test_a_rule_that_is_wrong_is_found(tmp_path):
