@@ -228,12 +228,13 @@ def redis_cli(port: int, *command: str) -> str:
 
 
 @contextlib.contextmanager
-def prometheus(metrics_url: str, folder: Path) -> Iterator[str]:
-    """A Prometheus that scrapes the sidecar each second and keeps exemplars: its URL."""
+def prometheus(metrics_url: str, folder: Path, rules: Path | None = None) -> Iterator[str]:
+    """A Prometheus that scrapes the sidecar each second and keeps exemplars, perhaps with rules: its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     host, port = address_of(metrics_url)
     (folder / "prometheus.yml").write_text(
         f"""global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+rule_files: [{rules or ""}]
 scrape_configs:
   - job_name: streamgauge
     static_configs: [{{targets: ["{host}:{port}"]}}]

@@ -1,12 +1,17 @@
-"""promtool is content with the rules: with those that are shipped, in every case of theirs, and with any objective's."""
+"""promtool is content with the rules: with those that are shipped, in every case of theirs, and with any objective's. And a
+Prometheus pages while a sidecar's requests are late, and no longer."""
 
 import re
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import programs
 import pytest
 import yaml
+from test_prometheus import api, traffic
+from upstreams import event, scripted
 
 FOLDER = programs.ROOT / "deploy/prometheus"
 
@@ -80,3 +85,43 @@ def test_any_objective_has_rules_that_can_be_loaded(tmp_path, rehearsal):
     slos = [slo.replace("name: '", f"name: '{number} ") for number, slo in enumerate(slos)]
     config = f"upstream: http://127.0.0.1:1\nslos: [{', '.join(slos)}]\n"
     assert "SUCCESS" in promtool("check", "rules", generated(config, tmp_path, "--rehearsal", rehearsal))
+
+
+def test_a_fire_drill(tmp_path):
+    """An hour in a minute: every request is late, somebody is paged; they are in time again, and it is over."""
+    slow = threading.Event()
+
+    def script(client):
+        client.head()
+        time.sleep(0.15 if slow.is_set() else 0.01)
+        client.chunk(event("one"))
+        client.finish()
+
+    def firing() -> set[tuple[str, str]]:
+        alerts = api(server, "query", query='ALERTS{alertstate="firing",alertname=~"StreamgaugeSLO.*"}')
+        return {(alert["metric"]["alertname"], alert["metric"].get("scope", "")) for alert in alerts["result"]}
+
+    def within(seconds: float, what: str, is_so) -> None:
+        end = time.monotonic() + seconds
+        while not is_so(fired := firing()):
+            assert time.monotonic() < end, f"{what}: {fired}"
+            time.sleep(0.2)
+
+    page = {("StreamgaugeSLOBurnFast", "tenant"), ("StreamgaugeSLOBurnFast", "all")}
+    with scripted(script) as ((host, port), _):
+        config = (
+            f"upstream: http://{host}:{port}\nmodels: [{{name: scripted}}]\n"
+            "slos: [{name: chat, objective: 99%, ttft: 100ms}]\nrequest_log: {path: none}\n"
+        )
+        rules = generated(config, tmp_path, "--rehearsal", "60")
+        with (
+            programs.sidecar(None, tmp_path, "--config", str(tmp_path / "config.yaml")) as sidecar,
+            programs.prometheus(sidecar.metrics_url, tmp_path / "prometheus", rules) as server,
+            traffic(sidecar.address),
+        ):
+            time.sleep(10)  # Prometheus finds its target after five
+            assert firing() == set()
+            slow.set()
+            within(60, "nobody is paged", lambda fired: page <= fired)
+            slow.clear()
+            within(60, "the page does not end", lambda fired: not page & fired)
