@@ -21,7 +21,7 @@
 //! # Reading order
 //!
 //! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`counting`], [`sinks`],
-//! [`admin`], [`app`]; beside them [`config`], [`jwks`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//! [`admin`], [`app`]; beside them [`config`], [`jwks`], [`ops`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
 //!
 //! # Glossary
 //!
@@ -48,6 +48,7 @@ pub mod exchange;
 pub mod jwks;
 pub mod live;
 pub mod observe;
+pub mod ops;
 pub mod pipeline;
 pub mod proxy;
 pub mod replay;

@@ -178,7 +178,7 @@ impl Glob {
     }
 
     /// As it is written.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.0.iter().collect()
     }
 

@@ -5,6 +5,7 @@ mod demo;
 mod explain;
 mod recorded;
 mod replay;
+mod rules;
 mod run;
 mod simulate;
 mod size;
@@ -52,6 +53,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
+    Rules(rules::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -77,6 +79,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Rules(args) => rules::run(args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),

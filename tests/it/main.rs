@@ -44,6 +44,8 @@ mod price;
 #[cfg(test)]
 mod reports;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod runbooks;
 #[cfg(test)]
 mod size;
