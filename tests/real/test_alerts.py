@@ -30,7 +30,7 @@ slos:
 """
 
 EVALUATION = 1  # second between two evaluations, and two scrapes
-SHORT, LONG, FAST = 5, 60, 0.144  # of the fastest burn, in the drill's seconds, and its share of bad requests
+DELIVERY = 3  # through Alertmanager, on a machine that has other things to do
 
 
 class Pager(ThreadingHTTPServer):
@@ -90,8 +90,8 @@ class Clients:
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def ask(self, tenant: str, model: str, **headers: str) -> None:
-        connection = http.client.HTTPConnection(*self.address, timeout=120)
+    def ask(self, tenant: str, model: str, timeout: float = 120, **headers: str) -> None:
+        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
         own = {"x-tenant-id": tenant, "x-sim-tokens": "3", "content-type": "application/json"}
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -99,12 +99,13 @@ class Clients:
             connection.getresponse().read()
         connection.close()
 
-    def send(self, tenant: str, model: str, pause: float, can_be_slow: bool = False) -> None:
+    def send(self, tenant: str, model: str, pause: float, can_be_slow: bool = False, **headers: str) -> None:
         def run():
             while not self._end.wait(pause):
                 slow = can_be_slow and self.slow.is_set()
-                own = {"x-sim-ttft": "600ms"} if slow else {}
-                threading.Thread(target=self.ask, args=(tenant, model), kwargs=own, daemon=True).start()
+                own = headers | ({"x-sim-ttft": "600ms"} if slow else {})
+                # Whoever gets nothing leaves after a while.
+                threading.Thread(target=self.ask, args=(tenant, model, 5), kwargs=own, daemon=True).start()
 
         self._threads.append(threading.Thread(target=run, daemon=True))
         self._threads[-1].start()
@@ -180,12 +181,12 @@ def test_a_page_arrives_for_what_users_feel_and_for_nothing_else(tmp_path):
         labels, annotations = alert["labels"], alert["annotations"]
         assert (labels["slo"], labels["tenant"], labels["model"]) == ("chat", "support", "large"), labels
         share = float(re.search(r"([\d.]+)%", annotations["summary"])[1])
-        assert 100 * FAST <= share <= 100, annotations
+        assert 6 <= share <= 100, annotations  # six times as many as 99 % allow: a drill has no six hours of history
         assert annotations["runbook_url"] == "https://runbooks.example/StreamgaugeSLOBurnFast.md"
-        crossed = first_over(server, f'slo_tenant_model:streamgauge_slo_bad:ratio_rate1h{{tenant="support"}} > {FAST}')
-        print(f"slow for {at - slow_at:.1f} s until the page; {time.time() - crossed - (time.monotonic() - at):.1f} s from the breach")
-        # As soon as the objective is missed over the long window: two evaluations, and the way through Alertmanager.
-        assert time.time() - (time.monotonic() - at) - crossed <= SHORT + 2 * EVALUATION + 2
+        over = [f'slo_tenant_model:streamgauge_slo_bad:ratio_rate{window}{{tenant="support"}} > 0.06' for window in ("6h", "30m")]
+        since_breach = time.time() - (time.monotonic() - at) - first_over(server, " and ".join(over))
+        print(f"the page came {at - slow_at:.1f} s after the first slow request, {since_breach:.1f} s after the breach")
+        assert since_breach <= 2 * EVALUATION + DELIVERY
 
         clients.slow.clear()
         healed_at = time.monotonic()
@@ -205,6 +206,53 @@ def first_over(server: str, query: str) -> float:
 
 def unhealthy(server: str) -> list:
     """Rules that could not be evaluated."""
-    groups = api(server, "rules")["groups"]
-    assert sum(len(group["rules"]) for group in groups) > 30
-    return [(rule["name"], rule["lastError"]) for group in groups for rule in group["rules"] if rule["health"] != "ok"]
+    all_rules = read_rules(server)
+    assert len(all_rules) > 30
+    return [(rule["name"], rule["lastError"]) for rule in all_rules if rule["health"] != "ok"]
+
+
+SELECTOR = re.compile(r"(?:[a-z_]+:)?(?:streamgauge_[a-z0-9_]+|\bup\b)(?::[a-z0-9_]+)?(?:\{[^}]*\})?")
+EVERYTHING = """
+upstream: http://{host}:{port}
+limit_store: redis://127.0.0.1:{redis}
+"""
+
+
+def test_every_series_that_a_rule_asks_for_is_there(tmp_path):
+    """The shipped rules and the configuration that they are of, while requests are refused, fail, break off and hang."""
+    text = (programs.ROOT / "examples/three-classes.yaml").read_text()
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context
+        port = programs.free_port()
+        start(programs.redis(port, tmp_path / "redis"))
+        speed = ("--ttft", "50ms", "--tps", "100", "--tokens", "30")
+        upstream = start(programs.simulated(tmp_path, *speed, "--tokens-per-minute", "10000000"))
+        config = tmp_path / "config.yaml"
+        own = EVERYTHING.format(host=upstream[0], port=upstream[1], redis=port)
+        text, changed = re.subn(r"(?m)^upstream: .*$", own, text)
+        assert changed == 1
+        budgets = [f"  - {{tenant: '*', period: {period}, amount: 5, currency: USD}}" for period in ("day", "week")]
+        config.write_text(text.replace("budgets:\n", "budgets:\n" + "\n".join(budgets) + "\n"))
+        sidecar = start(programs.sidecar(None, tmp_path, "--config", str(config)))
+        drill = rules(config, tmp_path)
+        server = start(programs.prometheus(sidecar.metrics_url, tmp_path, rules=drill))
+        clients = start(Clients(sidecar.address))
+        model = "meta-llama/Llama-3.1-8B"
+        for tenant in ("web", "ide", "batch"):
+            clients.send(tenant, model, 0.2)
+        for fault in ("status=429", "status=503", "cut@1", "hang"):
+            clients.send("web", model, 2, **{"x-sim-fault": fault, "x-sim-tokens": "20"})
+        clients.send("web", "mystery", 1)  # has no price
+
+        wanted = sorted({found for rule in read_rules(server) for found in SELECTOR.findall(rule["query"])})
+        assert len(wanted) > 60, wanted
+        deadline = time.monotonic() + 120
+        while wanted and time.monotonic() < deadline:
+            time.sleep(1)
+            wanted = [selector for selector in wanted if not api(server, "query", query=selector)["result"]]
+        assert not wanted, wanted
+        assert not unhealthy(server)
+
+
+def read_rules(server: str) -> list[dict]:
+    return [rule for group in api(server, "rules")["groups"] for rule in group["rules"]]
