@@ -225,7 +225,7 @@ def test_every_series_that_a_rule_asks_for_is_there(tmp_path):
         start = stack.enter_context
         port = programs.free_port()
         start(programs.redis(port, tmp_path / "redis"))
-        speed = ("--ttft", "50ms", "--tps", "100", "--tokens", "30")
+        speed = ("--ttft", "50ms", "--tps", "100", "--usage", "on")
         upstream = start(programs.simulated(tmp_path, *speed, "--tokens-per-minute", "10000000"))
         config = tmp_path / "config.yaml"
         own = EVERYTHING.format(host=upstream[0], port=upstream[1], redis=port)
