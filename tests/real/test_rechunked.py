@@ -30,8 +30,13 @@ def numbers(line: dict, *without: str) -> dict:
     # What nobody reports depends on what was learned from the cases before, and on a tokenizer that replaying lacks.
     ours = {f"{side}_{what}" for side in ("input", "output") for what in ("tokens", "source")
             if line.get(f"{side}_source") in ("estimated", "tokenized")}  # fmt: skip
-    left_out = VARYING | ours | set(without)
-    return {name: value for name, value in line.items() if name not in left_out and not name.endswith("_seconds")}
+    return timeless(line, VARYING | ours | set(without))
+
+
+def timeless(members: dict, left_out: set[str] = frozenset()) -> dict:
+    """Members without times, those of members too."""
+    kept = {name: value for name, value in members.items() if name not in left_out and not name.endswith("_seconds")}
+    return {name: timeless(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def answer_to(address: tuple[str, int], sent: bytes) -> Message:
