@@ -43,7 +43,7 @@ class Key:
         return {name: value for name, value in made.items() if name != "key_ops"} | {"kid": self.kid} | more
 
     def token(self, tenant: str, algorithm: str | None = None, headers: dict | None = None, **claims) -> str:
-        claims = {"org_id": tenant, "iss": "issuer", "exp": int(time.time()) + 600} | claims
+        claims = {"org_id": tenant, "iss": "issuer", "exp": int(time.time()) + 86_400} | claims
         return jwt.encode(claims, self.private, algorithm or self.algorithm, headers={"kid": self.kid} | (headers or {}))
 
     def pem(self) -> bytes:
