@@ -281,6 +281,48 @@ impl Exchange {
         self.code.is_some_and(|code| (200..300).contains(&code))
     }
 
+    /// A chat that was completed, of which nothing else is known: what tests change.
+    #[cfg(test)]
+    pub(crate) fn completed() -> Self {
+        Self {
+            number: 0,
+            request_id: Name::from("r-1"),
+            upstream_request_id: None,
+            trace_id: None,
+            ended_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_500_000_125),
+            tenant: Name::from("search"),
+            model: ModelNames { requested: Some(Name::from("m")), ..ModelNames::default() },
+            upstream: Name::from("default"),
+            dialect: DialectId("openai_chat"),
+            unobserved: None,
+            stream: false,
+            code: Some(200),
+            outcome: Outcome::Completed,
+            error_class: None,
+            finish_reasons: Vec::new(),
+            timing: Timing::default(),
+            sent: None,
+            input_band: InputBand::Le1k,
+            reserved: None,
+            input: None,
+            output: None,
+            usage: Usage::default(),
+            cost: None,
+            unpriced: None,
+            alternatives: Vec::new(),
+            limits: None,
+            limited: None,
+            slos: Vec::new(),
+            chunks: 0,
+            undecodable: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            connect: None,
+            in_flight_at_start: 0,
+            config: Name::from("abc"),
+        }
+    }
+
     /// Whether this was a generation that a dialect understood.
     pub fn is_generation(&self) -> bool {
         self.dialect != DialectId::UNKNOWN

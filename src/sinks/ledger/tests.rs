@@ -7,45 +7,15 @@ use serde_json::{Value, json};
 
 use super::writer::LedgerFile;
 use super::*;
-use crate::exchange::{Cost, Count, DialectId, InputBand, ModelNames, Outcome, Timing, Usage};
+use crate::exchange::{Cost, Count, Usage};
 
 fn exchange() -> Exchange {
     Exchange {
-        number: 0,
-        request_id: Name::from("r-1"),
-        upstream_request_id: None,
-        trace_id: None,
-        ended_at: std::time::UNIX_EPOCH + Duration::from_millis(1_795_500_000_125),
-        tenant: Name::from("search"),
-        model: ModelNames { requested: Some(Name::from("m")), ..ModelNames::default() },
-        upstream: Name::from("default"),
-        dialect: DialectId("openai_chat"),
-        unobserved: None,
         stream: true,
-        code: Some(200),
-        outcome: Outcome::Completed,
-        error_class: None,
-        finish_reasons: Vec::new(),
-        timing: Timing::default(),
-        sent: None,
-        input_band: InputBand::Le1k,
-        reserved: None,
         input: Some(Count::reported(30)),
         output: Some(Count::estimated(7)),
         usage: Usage { input: Some(30), cache_read: Some(20), audio_input: Some(0), ..Usage::default() },
-        cost: None,
-        unpriced: None,
-        alternatives: Vec::new(),
-        limits: None,
-        limited: None,
-        slos: Vec::new(),
-        chunks: 24,
-        undecodable: 0,
-        bytes_in: 120,
-        bytes_out: 4000,
-        connect: None,
-        in_flight_at_start: 3,
-        config: Name::from("abc"),
+        ..Exchange::completed()
     }
 }
 

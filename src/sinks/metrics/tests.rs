@@ -128,18 +128,10 @@ fn exchange() -> Exchange {
     Exchange {
         number: 1_000, // beyond those that are open
         request_id: name("req-1"),
-        upstream_request_id: None,
-        trace_id: None,
         ended_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         tenant: name("acme"),
         model: requested("gpt"),
         upstream: name("vllm"),
-        dialect: CHAT,
-        unobserved: None,
-        stream: false,
-        code: Some(200),
-        outcome: Outcome::Completed,
-        error_class: None,
         finish_reasons: vec![FinishReason::Stop],
         timing: Timing {
             duration: millis(1_500),
@@ -147,25 +139,8 @@ fn exchange() -> Exchange {
             overhead_response: Duration::from_micros(20),
             ..Timing::default()
         },
-        sent: None,
-        input_band: InputBand::Le1k,
-        reserved: None,
-        input: None,
-        output: None,
-        usage: Usage::default(),
-        cost: None,
-        unpriced: None,
-        alternatives: Vec::new(),
-        limits: None,
-        limited: None,
-        slos: Vec::new(),
-        chunks: 0,
-        undecodable: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        connect: None,
-        in_flight_at_start: 0,
         config: name("0123456789abcdef"),
+        ..Exchange::completed()
     }
 }
 

@@ -196,48 +196,21 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::{
-        Count, DialectId, FinishReason, InputBand, ModelNames, Name, Outcome, Timing, ToldLimits,
-        UpstreamLimits, Usage,
-    };
+    use crate::exchange::{Count, FinishReason, Name, Timing, ToldLimits, UpstreamLimits, Usage};
 
     fn exchange() -> Exchange {
         Exchange {
-            number: 0,
-            request_id: Name::from("r-1"),
-            upstream_request_id: None,
-            trace_id: None,
-            ended_at: std::time::UNIX_EPOCH + Duration::from_millis(1_795_500_000_125),
             tenant: Name::from("se\"arch"),
-            model: ModelNames { requested: Some(Name::from("m")), ..ModelNames::default() },
-            upstream: Name::from("default"),
-            dialect: DialectId("openai_chat"),
-            unobserved: None,
             stream: true,
-            code: Some(200),
-            outcome: Outcome::Completed,
-            error_class: None,
             finish_reasons: vec![FinishReason::Stop],
             timing: Timing { ttft: Some(Duration::from_micros(212_345)), ..Timing::default() },
-            sent: None,
-            input_band: InputBand::Le1k,
-            reserved: None,
             input: Some(Count::reported(30)),
-            output: None,
             usage: Usage { input: Some(30), ..Usage::default() },
-            cost: None,
-            unpriced: None,
-            alternatives: Vec::new(),
-            limits: None,
-            limited: None,
-            slos: Vec::new(),
             chunks: 24,
-            undecodable: 0,
             bytes_in: 120,
             bytes_out: 4000,
-            connect: None,
             in_flight_at_start: 3,
-            config: Name::from("abc"),
+            ..Exchange::completed()
         }
     }
 
