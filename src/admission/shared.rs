@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Script, ScriptInvocation};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Script, ScriptInvocation,
+    ToRedisArgs,
+};
 
 use crate::account::quota::{Hold, LIFE, Scope, Stamp, Window};
 use crate::exchange::Name;
@@ -109,12 +112,7 @@ impl Shared {
         scope: &Scope,
         changes: &[(u64, i64)],
     ) -> Result<(Stamp, Window), RedisError> {
-        let mut call = self.tell.key(key(scope));
-        call.arg(&self.name).arg(LIFE).arg("add");
-        for (second, tokens) in changes {
-            call.arg(*second).arg(*tokens);
-        }
-        self.told(&call).await
+        self.tell(scope, "add", changes).await
     }
 
     /// Tells all that is charged to a window here.
@@ -123,16 +121,21 @@ impl Shared {
         scope: &Scope,
         charges: &[(u64, u64)],
     ) -> Result<(Stamp, Window), RedisError> {
-        let mut call = self.tell.key(key(scope));
-        call.arg(&self.name).arg(LIFE).arg("all");
-        for (second, tokens) in charges {
-            call.arg(*second).arg(*tokens);
-        }
-        self.told(&call).await
+        self.tell(scope, "all", charges).await
     }
 
-    async fn told(&self, call: &ScriptInvocation<'_>) -> Result<(Stamp, Window), RedisError> {
-        let (now, counts): (u64, Vec<u64>) = self.call(call).await?;
+    async fn tell<T: ToRedisArgs + Copy>(
+        &self,
+        scope: &Scope,
+        what: &str,
+        seconds: &[(u64, T)],
+    ) -> Result<(Stamp, Window), RedisError> {
+        let mut call = self.tell.key(key(scope));
+        call.arg(&self.name).arg(LIFE).arg(what);
+        for (second, tokens) in seconds {
+            call.arg(*second).arg(*tokens);
+        }
+        let (now, counts): (u64, Vec<u64>) = self.call(&call).await?;
         Ok((Stamp(now), window(&counts)))
     }
 
