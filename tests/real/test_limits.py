@@ -117,6 +117,16 @@ def used(sidecar: programs.Sidecar, tenant: str) -> float:
     return scrape(sidecar).only("tpm_used", tenant=tenant, model="*")
 
 
+def agreed(one: programs.Sidecar, two: programs.Sidecar, tenant: str) -> float:
+    """What both say is used. Each hears in a second what the other settled; and one may be asked before tokens of a minute
+    ago are over, the other after."""
+    deadline = time.monotonic() + 15
+    while (found := used(one, tenant)) != (other := used(two, tenant)):
+        assert time.monotonic() < deadline, f"{tenant}: {found} and {other}"
+        time.sleep(0.2)
+    return found
+
+
 def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path):
     """`exact` says how long its answers may be, `unsure` does not: what comes of that is repaid."""
     port = programs.free_port()
@@ -165,8 +175,7 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
                     for sidecar in (one, two):
                         sidecar.program.wait_for("(?s)does not answer.*limit_store answers")
                     [client.result() for client in running]
-                    time.sleep(2.5)  # till each has been told of what the other settled
-                    counted = {tenant: [used(one, tenant), used(two, tenant)] for tenant in ("exact", "unsure")}
+                    counted = {tenant: agreed(one, two, tenant) for tenant in ("exact", "unsure")}
                     pages = [scrape(sidecar) for sidecar in (one, two)]
     served = {tenant: [one for one in upstream.served if one["tenant"] == tenant] for tenant in ("exact", "unsure")}
     for tenant, own in served.items():
@@ -177,7 +186,7 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
         )
         assert refused.count(tenant) > 20, "nobody met the limit"
         assert meanwhile, "nothing went on without Redis"
-        assert counted[tenant][0] == counted[tenant][1]
+        assert counted[tenant] > 0
     assert 0.8 * LIMIT < most_in_a_minute(served["exact"]) <= LIMIT
     surplus = most_at_once(served["unsure"])
     assert most_in_a_minute(served["unsure"]) <= LIMIT + surplus
