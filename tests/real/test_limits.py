@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -196,8 +197,10 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
         assert page.only("limit_store_up") == 1
         assert page.only("limit_store_fallbacks_total") > 0
     for sidecar in (one, two):
-        said = sidecar.program.err.read_text()
-        assert said.count("does not answer") == 1 and said.count("limit_store answers") == 2, said
+        # Told once each time it changes; a busy machine may make Redis too slow for a moment, too.
+        said = re.findall(r"limit_store (does not answer|answers)", sidecar.program.err.read_text())
+        times = said.count("does not answer")
+        assert times >= 1 and said == ["answers", "does not answer"] * times + ["answers"], said
 
 
 @contextmanager
