@@ -68,7 +68,7 @@ impl Demo {
     /// A port cannot be bound.
     pub async fn start(plan: Plan, runtimes: &Runtimes, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let world = World::start().await.context("could not start the simulated server")?;
+        let world = World::start(plan.pace).await.context("could not start the simulated server")?;
         let (listen, listen_taken) = choose(plan.listen, LISTEN).await;
         let (admin, admin_taken) = choose(plan.admin, ADMIN).await;
         let config = configure(listen, admin, world.address)?;
@@ -154,6 +154,10 @@ impl Demo {
     /// Does what an act does; what there is to be said of it beyond its own text.
     fn change(&mut self, time: Duration, act: &Act) -> Option<String> {
         match act.change {
+            Change::GoWrong => {
+                self.world.go_wrong(&self.target);
+                return Some(screen::outcomes(&self.places));
+            }
             Change::Slow => self.world.slow(),
             Change::Hang => self.world.hang(&self.target),
             Change::Look => return Some(screen::clues(time, &self.places, self.app.oldest_awaiting())),
@@ -210,6 +214,8 @@ limits:
   - {{tenant: '*', tokens_per_minute: 40000, action: observe}}
 budgets:
   - {{tenant: '*', period: day, amount: 1, currency: USD}}
+  - {{tenant: '*', period: week, amount: 5, currency: USD}}
+  - {{tenant: '*', period: month, amount: 20, currency: USD}}
 "
     );
     let mut file = File::parse(&text)?.without_request_log();

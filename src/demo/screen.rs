@@ -96,6 +96,11 @@ pub(super) fn act(time: Duration, act: &Act) -> String {
     format!("\n{title:-<WIDTH$}\n{}\n", indented(act.text))
 }
 
+/// How to see what became of the requests that go wrong.
+pub(super) fn outcomes(places: &Places) -> String {
+    format!("{}\n", grep(places.admin, "'requests_total.*batch'"))
+}
+
 /// What the sidecar sees, and how to see it oneself: three things to copy.
 pub(super) fn clues(time: Duration, places: &Places, oldest: Option<Duration>) -> String {
     let oldest = oldest.map_or_else(
@@ -226,6 +231,12 @@ mod tests {
         assert_eq!(waiting(Some(Duration::from_millis(1900))), None);
         let said = waiting(Some(Duration::from_millis(9_400))).unwrap();
         assert!(said.ends_with("first token: 9.4 s"), "{said}");
+    }
+
+    #[test]
+    fn the_command_that_shows_the_outcomes_can_be_copied() {
+        let command = "  curl -s http://127.0.0.1:9464/metrics | grep 'requests_total.*batch'\n";
+        assert_eq!(outcomes(&places()), command);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct Act {
 /// What an act does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
+    /// Five requests are sent that go wrong, each in a way of its own.
+    GoWrong,
     /// The large model answers slowly from the next request on.
     Slow,
     /// A request is sent that never gets a token.
@@ -35,7 +37,15 @@ pub(super) const BEAT: Duration = Duration::from_secs(5);
 pub(super) const ROUND: Duration = Duration::from_secs(120);
 
 /// The story, in order.
-pub(super) const ACTS: [Act; 4] = [
+pub(super) const ACTS: [Act; 5] = [
+    Act {
+        at: Duration::from_secs(15),
+        title: "five requests of batch go wrong",
+        text: "One is refused with 429, one fails with 503. Three are \"200 OK\" to whoever counts status codes: an\n\
+               answer that carries an error, a stream that breaks off, and one from a model that nobody has\n\
+               priced: a hole in the bill. The sidecar tells them apart:",
+        change: Change::GoWrong,
+    },
     Act {
         at: Duration::from_secs(30),
         title: "the 70B model slows down",
@@ -91,7 +101,13 @@ mod tests {
             .map(|beat| BEAT * beat)
             .filter_map(|time| Some((time.as_secs(), act_at(time)?.change)))
             .collect();
-        let round = [(30, Change::Slow), (45, Change::Hang), (55, Change::Look), (80, Change::Heal)];
+        let round = [
+            (15, Change::GoWrong),
+            (30, Change::Slow),
+            (45, Change::Hang),
+            (55, Change::Look),
+            (80, Change::Heal),
+        ];
         let again = round.map(|(at, change)| (at + 120, change));
         assert_eq!(told, [round, again].concat());
     }

@@ -16,6 +16,7 @@ use crate::sim::{Profile, Settings, Sim, UsagePolicy};
 
 pub(super) const SMALL: &str = "llama-3.1-8b";
 pub(super) const LARGE: &str = "llama-3.1-70b";
+const STRAY: &str = "qwen-2.5-0.5b"; // nobody configured it
 
 const CONCURRENCY: usize = 512; // the highest pace with the slow model needs half of it
 
@@ -31,11 +32,12 @@ pub(super) struct Tenant {
 pub(super) const TENANTS: [Tenant; 3] = [
     Tenant { name: SEARCH, does: "many short chats with the 8B", load: search },
     Tenant { name: SUPPORT, does: "chats with the 70B", load: support },
-    Tenant { name: "batch", does: "long prompts and whole answers, from both", load: batch },
+    Tenant { name: BATCH, does: "long prompts and whole answers, from both", load: batch },
 ];
 
 const SEARCH: &str = "search";
 const SUPPORT: &str = "support";
+const BATCH: &str = "batch";
 
 fn search(name: &'static str) -> TenantLoad {
     let models = vec![(SMALL.to_owned(), 1.0)];
@@ -68,10 +70,10 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A server that serves; nobody asks it yet.
-    pub(super) async fn start() -> io::Result<Self> {
+    /// A server that serves, for traffic of this pace; nobody asks it yet.
+    pub(super) async fn start(pace: f64) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let sim = Sim::new(settings(), Clock::start());
+        let sim = Sim::new(settings(pace), Clock::start());
         let end_of_sending = CancellationToken::new();
         let world = Self {
             address: listener.local_addr()?,
@@ -110,21 +112,30 @@ impl World {
     /// Sends one request, to `target`, that never gets a token.
     pub(super) fn hang(&mut self, target: &Uri) {
         self.end_of_hanging = self.end_of_sending.child_token();
-        let fault = (HeaderName::from_static("x-sim-fault"), HeaderValue::from_static("hang"));
-        let load = TenantLoad {
-            requests_per_second: 1000.0, // at once
-            hang_up_share: 0.0,
-            headers: HeaderMap::from_iter([fault]),
-            ..support(SUPPORT)
-        };
+        self.send_one(target, meets("hang", support(SUPPORT)), self.end_of_hanging.clone());
+    }
+
+    /// Sends five requests, to `target`: refused, failed, an error in a 200, a stream that breaks off, and one to a model
+    /// that nobody configured.
+    pub(super) fn go_wrong(&self, target: &Uri) {
+        let stream = || TenantLoad { stream_share: 1.0, ..batch(BATCH) };
+        let faults = ["status=429", "status=503", "error-event", "cut"].map(|fault| meets(fault, stream()));
+        let stray = TenantLoad { models: vec![(STRAY.to_owned(), 1.0)], ..stream() };
+        for load in faults.into_iter().chain([stray]) {
+            self.send_one(target, load, self.end_of_sending.clone());
+        }
+    }
+
+    /// Sends one request of such a load at once, until `end`.
+    fn send_one(&self, target: &Uri, load: TenantLoad, end: CancellationToken) {
         let traffic = Traffic {
             target: target.clone(),
-            tenants: vec![load],
+            tenants: vec![TenantLoad { requests_per_second: 1000.0, hang_up_share: 0.0, ..load }],
             concurrency: 1,
             requests: Some(1),
             seed: 1,
         };
-        self.sending.spawn(Driver::new(traffic).run(self.end_of_hanging.clone()));
+        self.sending.spawn(Driver::new(traffic).run(end));
     }
 
     /// The server is as it was, and the hanging request's client gives up.
@@ -153,11 +164,18 @@ impl World {
     }
 }
 
-fn settings() -> Settings {
+fn meets(fault: &'static str, load: TenantLoad) -> TenantLoad {
+    let header = (HeaderName::from_static("x-sim-fault"), HeaderValue::from_static(fault));
+    TenantLoad { headers: HeaderMap::from_iter([header]), ..load }
+}
+
+fn settings(pace: f64) -> Settings {
     // An answer is as long as the tenants ask for; this is for who asks without max_tokens.
-    let models =
-        [Profile::llama_8b(), Profile::llama_70b()].map(|model| Profile { output_tokens: 240, ..model });
-    Settings { usage: UsagePolicy::On, ..Settings::with_models(models) }
+    let models = [Profile::llama_8b(), Profile::llama_70b(), Profile::new(STRAY)]
+        .map(|model| Profile { output_tokens: 240, ..model });
+    // A provider's limit that is told with each answer and kept by all, of which the largest tenant uses a third.
+    let tokens_per_minute = Some((200_000.0 * pace.max(1.0)) as u64);
+    Settings { usage: UsagePolicy::On, tokens_per_minute, ..Settings::with_models(models) }
 }
 
 #[cfg(test)]
@@ -168,13 +186,13 @@ mod tests {
 
     #[test]
     fn the_models_of_the_demonstration_are_the_simulated_ones() {
-        let names: Vec<_> = settings().models.into_iter().map(|model| model.name).collect();
-        assert_eq!(names, [SMALL, LARGE]);
+        let names: Vec<_> = settings(1.0).models.into_iter().map(|model| model.name).collect();
+        assert_eq!(names, [SMALL, LARGE, STRAY]);
     }
 
     #[tokio::test]
     async fn what_befalls_the_large_model_leaves_the_small_one_alone_and_is_undone() {
-        let world = World::start().await.unwrap();
+        let world = World::start(1.0).await.unwrap();
         let before = world.sim.settings();
         world.slow();
         let slow = world.sim.settings();

@@ -141,6 +141,15 @@ def simulated(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
+def demo(folder: Path) -> Iterator[Sidecar]:
+    """A running `streamgauge demo`: its sidecar, and a story that begins again every two minutes."""
+    arguments = [streamgauge(), "demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    with running(arguments, folder, "demo") as program:
+        said = program.wait_for(r"(?s)base URL +(http://[\w.]+:\d+)/v1.*Metrics +(http://\S+/metrics)", "out")
+        yield Sidecar(program, said[1], said[2])
+
+
+@contextlib.contextmanager
 def python(script: str, folder: Path, *arguments: str) -> Iterator[tuple[str, int]]:
     """A server of our own in a process of its own: its address, from the line it prints."""
     name = Path(script).stem
