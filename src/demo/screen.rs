@@ -98,7 +98,7 @@ pub(super) fn act(time: Duration, act: &Act) -> String {
 
 /// How to see what became of the requests that go wrong.
 pub(super) fn outcomes(places: &Places) -> String {
-    format!("{}\n", grep(places.admin, "'requests_total.*batch'"))
+    format!("{}\n", grep(places.admin, "'streamgauge_requests_total.*batch'"))
 }
 
 /// What the sidecar sees, and how to see it oneself: three things to copy.
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_command_that_shows_the_outcomes_can_be_copied() {
-        let command = "  curl -s http://127.0.0.1:9464/metrics | grep 'requests_total.*batch'\n";
+        let command = "  curl -s http://127.0.0.1:9464/metrics | grep 'streamgauge_requests_total.*batch'\n";
         assert_eq!(outcomes(&places()), command);
     }
 
