@@ -139,14 +139,13 @@ pub struct Members {
 
 impl Members {
     pub(super) fn of(wanted: &'static Wanted) -> Self {
-        Self { wanted: Some(wanted), ..Self::default() }
+        Self { wanted: Some(wanted), measured: Vec::with_capacity(wanted.measure.len()), ..Self::default() }
     }
 
     /// Makes room for what bodies ordinarily hold; gives where the next kept value begins in `json`.
     pub(super) fn room(&mut self) -> usize {
-        if self.kept.is_empty() {
-            self.kept.reserve(8);
-            self.json.reserve(256);
+        if self.json.capacity() == 0 {
+            (self.kept, self.json) = (Vec::with_capacity(8), Vec::with_capacity(256));
         }
         self.json.len()
     }
