@@ -16,7 +16,7 @@ use crate::account::model::TokenizerName;
 use crate::admission::{Asking, Refusal};
 use crate::dialect::Dialect;
 use crate::exchange::Limited;
-use crate::live::Origin;
+use crate::live::{Origin, Stage};
 
 /// How long a request is waited for that is to be read to its end first. Of a slower one is known what has come by then.
 const UPLOAD_TIME: Duration = Duration::from_secs(10);
@@ -54,6 +54,7 @@ impl Applicant {
         };
         let began = self.proxy.clock.now();
         self.upload.is_looked_at();
+        self.watch.reach(Stage::Held);
         let limited = self.admit(body).await;
         self.upload.was_looked_at();
         let delay = match limited {
@@ -72,6 +73,7 @@ impl Applicant {
         let sending = if !is_upgrade && inject::may_ask(&upstream, Some(dialect), &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
+            watch.reach(Stage::Connecting);
             upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, proxy.clock.now())
         };
         sending.await
