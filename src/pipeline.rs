@@ -186,7 +186,9 @@ impl Pipeline {
         if tells_flow && let Some(news) = self.learned.news() {
             self.expectations.store(Arc::new(news));
         }
+        let now = self.clock.now();
         for live in self.live.snapshot() {
+            live.look(now);
             self.first_token(&live);
             self.limited(&live);
             self.judge(&live);

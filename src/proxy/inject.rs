@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::dialect::Dialect;
 use crate::dialect::inject::{Cutter, Edit, ask, refuses};
 use crate::exchange::Ending;
+use crate::live::Stage;
 use crate::vitals::UsageInjection;
 
 /// How much of a refusal is read to see what it names; one has some hundred bytes.
@@ -127,6 +128,7 @@ impl Asking {
     }
 
     async fn pass(&self, head: request::Parts, body: RequestTap) -> Result<Answer, SendError> {
+        self.upload.reach(Stage::Connecting);
         self.upstream.send(Request::from_parts(head, body), false, self.clock.now()).await
     }
 

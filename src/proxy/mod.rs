@@ -39,7 +39,7 @@ use crate::clock::{Clock, Moment};
 use crate::counting::Tokenizers;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{DialectId, Ending, Name, Unobserved};
-use crate::live::{LiveTable, Origin};
+use crate::live::{LiveTable, Origin, Stage};
 use crate::observe::Head;
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
@@ -214,6 +214,7 @@ impl Begun {
         } else if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
+            recording.watch().reach(Stage::Connecting);
             upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now)
         };
         recording.sent(now);

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::dialect::{Dialect, RequestFacts};
 use crate::exchange::{DialectId, Ending, Limited, Name, Unobserved};
-use crate::live::{Accepted, Live, Origin};
+use crate::live::{Accepted, Live, Origin, Stage};
 use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
 use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals, UsageInjection};
@@ -48,6 +48,7 @@ impl Watch {
     /// What the part of the request told that has been seen, and the model's label by it.
     pub(super) fn asked(&self) -> (RequestFacts, Option<Name>) {
         let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
+        self.requested(&facts);
         let model = self.config.models.names(facts.model.as_ref(), None).label(true).cloned();
         (facts, model)
     }
@@ -60,6 +61,17 @@ impl Watch {
         let answer =
             if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
         prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+    }
+
+    /// The request has come so far.
+    pub(super) fn reach(&self, stage: Stage) {
+        self.live.reach(stage);
+    }
+
+    fn requested(&self, facts: &RequestFacts) {
+        if let Some(model) = facts.model.as_ref().filter(|_| self.live.requested().is_none()) {
+            self.live.set_requested(model);
+        }
     }
 
     /// Keeps what limits did to it.
@@ -130,16 +142,27 @@ impl Watch {
     }
 
     pub(super) fn request_chunk(&self, bytes: &[u8]) {
-        self.observe(|observer| observer.request_chunk(bytes));
+        // As a rule the first piece is all, or names the model at its beginning: one that hangs before its end has a name.
+        let facts = self.observe(|observer| {
+            let is_first = observer.bytes_in() == 0;
+            observer.request_chunk(bytes);
+            is_first.then(|| observer.request_so_far()).flatten()
+        });
+        if let Some(facts) = facts.flatten() {
+            self.requested(&facts);
+        }
     }
 
     pub(super) fn request_end(&self, now: Moment) {
         let awaits = self.observe(|observer| {
-            observer.request_end(now);
+            if let Some(facts) = observer.request_end(now) {
+                self.requested(facts);
+            }
             observer.awaits_token()
         });
         self.set_goals();
         self.live.set_awaits_token(awaits.unwrap_or(false));
+        self.live.reach(Stage::Sent);
         self.observe_limits();
     }
 
@@ -282,6 +305,7 @@ impl Recording {
         if let Some(accepted) = accepted {
             watch.live.set_accepted(accepted);
         }
+        watch.live.set_code(head.status);
     }
 
     /// The client gets an answer of our own.

@@ -5,6 +5,7 @@ mod json;
 pub mod ledger;
 pub mod metrics;
 pub mod notices;
+pub mod recent;
 pub mod request_log;
 
 use std::time::Duration;

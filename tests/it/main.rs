@@ -52,6 +52,8 @@ mod size;
 #[cfg(test)]
 mod slo;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod tenants;
 #[cfg(test)]
 mod tidy;
