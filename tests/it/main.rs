@@ -28,6 +28,8 @@ mod golden;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod hops;
 #[cfg(test)]
 mod http2;
