@@ -6,6 +6,7 @@ mod head;
 mod kept;
 mod observation;
 mod reader;
+mod request;
 mod trace;
 
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Observer {
     dialect: Option<&'static dyn Dialect>,
     /// Boxed, as a whole answer's: a stream that runs for minutes has neither.
     request: Option<Box<Skim>>,
+    /// Takes the request's body out of its encoding, where it has one.
+    request_decoder: Option<Box<Decoder>>,
     answer: Answer,
     decoder: Option<Decoder>,
     /// What decoding may hold; none: a budget of its own.
@@ -66,6 +69,7 @@ impl Observer {
         Self {
             dialect,
             request: dialect.map(|dialect| Box::new(Skim::new(dialect.request_members()))),
+            request_decoder: None,
             answer: Answer::Awaited,
             decoder: None,
             budget: None,
@@ -106,17 +110,6 @@ impl Observer {
     /// What was kept of the text, where there is a tokenizer for it; to be asked for after the end.
     pub fn take_kept(&mut self) -> Option<Kept> {
         self.keeping.take().and_then(|keeping| keeping.finish())
-    }
-
-    /// More of the request's body has passed.
-    pub fn request_chunk(&mut self, bytes: &[u8]) {
-        self.seen.bytes_in += bytes.len() as u64;
-        if let Some(keeping) = &mut self.keeping {
-            keeping.request_chunk(bytes);
-        }
-        if let Some(skim) = &mut self.request {
-            skim.push(bytes);
-        }
     }
 
     /// The request's last byte has been handed to the upstream. Gives what its body told.

@@ -1,13 +1,10 @@
 //! How an answer's body is read: taken out of its content encoding, then cut by its framing. What it means is
 //! the dialect's to say, and when, its parent's.
 
-use std::sync::Arc;
-
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
-use crate::wire::encoding::MEMORY_IN_ALL;
-use crate::wire::{Budget, Decoder, Encoding, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -53,10 +50,7 @@ impl Observer {
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
             return answer;
         }
-        match Decoder::new(
-            encoding,
-            &self.budget.clone().unwrap_or_else(|| Arc::new(Budget::new(MEMORY_IN_ALL))),
-        ) {
+        match Decoder::new(encoding, &self.decoding_budget()) {
             Ok(decoder) => {
                 self.decoder = Some(decoder);
                 answer

@@ -11,7 +11,7 @@ use http::{Request, request};
 use super::upload::Upload;
 use super::upstream::{Answer, SendError, Sending, Upstream};
 use super::watch::Watch;
-use super::{Proxy, inject};
+use super::{Proxy, headers, inject};
 use crate::account::model::TokenizerName;
 use crate::admission::{Asking, Refusal};
 use crate::dialect::Dialect;
@@ -54,7 +54,8 @@ impl Applicant {
         };
         let began = self.proxy.clock.now();
         self.upload.is_looked_at();
-        let limited = self.admit(body).await;
+        // What is in an encoding is no prompt that could be counted; the observer has its length.
+        let limited = self.admit(body.filter(|_| headers::is_plain(&head.headers))).await;
         self.upload.was_looked_at();
         let delay = match limited {
             Ok(limited) => {

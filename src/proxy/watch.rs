@@ -211,11 +211,12 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Begins an exchange.
+    /// Begins an exchange whose request's body is in `encoding`.
     pub(super) fn start(
         proxy: &Arc<Proxy>,
         origin: Origin,
         dialect: Result<&'static dyn Dialect, Unobserved>,
+        encoding: &str,
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
@@ -224,9 +225,10 @@ impl Recording {
         let place = proxy.places.clone().try_reserve_owned().ok();
         let live = Arc::new(Live::new(origin, place.is_some()));
         let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
-        let observer = Observer::new(dialect, started)
+        let mut observer = Observer::new(dialect, started)
             .within(Arc::clone(&proxy.decoders))
             .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
+        observer.request_encoding(encoding);
         Self {
             place,
             in_flight_at_start,
@@ -432,7 +434,7 @@ mod tests {
             started: proxy.clock.now(),
         };
         let upstream = proxy.vitals.upstream(&origin.upstream);
-        Recording::start(proxy, origin, Ok(&Broken), Arc::clone(&proxy.routes.load().config), upstream)
+        Recording::start(proxy, origin, Ok(&Broken), "", Arc::clone(&proxy.routes.load().config), upstream)
     }
 
     #[tokio::test]

@@ -158,6 +158,7 @@ impl Explainer {
 
 /// Hands a case's bytes to an observer; gives how many token events it told of.
 fn play(case: &Case, pieces: &Pieces<'_>, observer: &mut Observer) -> u64 {
+    observer.request_encoding(case.request.headers.get("content-encoding").unwrap_or_default());
     pieces.request.iter().for_each(|(_, bytes)| observer.request_chunk(bytes));
     observer.request_end(Moment::default());
     if let Some(response) = &case.response {
