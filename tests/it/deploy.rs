@@ -47,7 +47,8 @@ fn rules_are_those_of_the_configuration_beside_them() {
         LABEL,
     ]);
     same("deploy/kubernetes/prometheus-rule.yaml", &given);
-    let words = ["rules", "--config=deploy/compose/streamgauge.yaml", "--dashboards=http://localhost:3000/d"];
+    let words =
+        ["rules", "--config=deploy/compose/sidecar/config.yaml", "--dashboards=http://localhost:3000/d"];
     same("deploy/compose/rules.yaml", &streamgauge(&words));
 }
 
@@ -85,7 +86,7 @@ generatorOptions:
 
 #[test]
 fn configurations_are_right_by_the_programs_own_word() {
-    for path in ["deploy/kubernetes/config.yaml", "deploy/compose/streamgauge.yaml"] {
+    for path in ["deploy/kubernetes/config.yaml", "deploy/compose/sidecar/config.yaml"] {
         streamgauge(&["check", path]);
     }
 }

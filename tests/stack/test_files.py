@@ -153,7 +153,7 @@ def test_the_composition_shows_traffic_within_seconds(tmp_path):
     services = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
     server = services["server"]["command"]
     address = f"127.0.0.1:{programs.free_port()}"
-    config = (COMPOSE / "streamgauge.yaml").read_text().replace("server:8000", address)
+    config = (COMPOSE / "sidecar/config.yaml").read_text().replace("server:8000", address)
     assert address in config
     (tmp_path / "config.yaml").write_text(config)
     with programs.sidecar(None, tmp_path, "--config", str(tmp_path / "config.yaml")) as sidecar:
