@@ -326,8 +326,7 @@ impl Pipeline {
         let (text, live) = (settling.finished.observation.text(), Arc::clone(&settling.live));
         let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
-        self.tell(&Fact::Ended(&exchange));
-        self.tell(&Fact::Settled(&exchange));
+        self.sinks.iter().for_each(|sink| sink.record_end(&exchange));
         self.judge_ended(&live, &exchange);
         exchange
     }

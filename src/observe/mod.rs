@@ -47,7 +47,8 @@ pub struct Observer {
     budget: Option<Arc<Budget>>,
     /// Keeps the text, as long as somebody may want to count it.
     keeping: Option<Box<Keeping>>,
-    seen: Observation,
+    /// Boxed, for it changes hands many times on its way to be settled.
+    seen: Box<Observation>,
     ended: Choices,
     present: Choices,
     /// Told of every step, where somebody wants an explanation.
@@ -74,7 +75,7 @@ impl Observer {
             decoder: None,
             budget: None,
             keeping: None,
-            seen: Observation { clocks, unobserved, ..Observation::default() },
+            seen: Box::new(Observation { clocks, unobserved, ..Observation::default() }),
             ended: Choices::default(),
             present: Choices::default(),
             trace: None,
@@ -189,7 +190,8 @@ impl Observer {
         self.seen.closure.code = Some(head.status);
         self.seen.limits = (!head.limits.is_empty()).then(|| Box::new(head.limits));
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
-        let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let media_type =
+            head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
@@ -197,7 +199,7 @@ impl Observer {
     }
 
     /// The exchange has ended. What was seen is handed out: nothing more is to be asked of this observer.
-    pub fn finish(&mut self, ending: Ending, at: Moment) -> Observation {
+    pub fn finish(&mut self, ending: Ending, at: Moment) -> Box<Observation> {
         self.seen.clocks.ended = at;
         self.read_request();
         match std::mem::replace(&mut self.answer, Answer::Opaque) {

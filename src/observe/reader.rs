@@ -200,7 +200,7 @@ mod tests {
         let (content_type, content_encoding) = (Some("application/json"), Some("gzip"));
         observer.head(&Head { status, content_type, content_encoding, ..Head::default() }, at(1));
         body.chunks(7).for_each(|chunk| assert_eq!(observer.response_chunk(chunk, at(2)), Seen::default()));
-        observer.finish(Ending::Clean, at(3))
+        *observer.finish(Ending::Clean, at(3))
     }
 
     #[test]

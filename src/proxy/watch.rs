@@ -318,11 +318,11 @@ impl Recording {
         }
     }
 
-    fn observation(&self, ending: Ending, at: Moment) -> (Observation, Option<Kept>) {
+    fn observation(&self, ending: Ending, at: Moment) -> (Box<Observation>, Option<Kept>) {
         let finished = self.watch.observe(|observer| (observer.finish(ending, at), observer.take_kept()));
         *self.watch.observer.lock() = None;
         // Without an observer there is still how long it took and what the client got.
-        finished.unwrap_or_else(|| (Observation::of_transport(self.started, self.code, at), None))
+        finished.unwrap_or_else(|| (Box::new(Observation::of_transport(self.started, self.code, at)), None))
     }
 }
 

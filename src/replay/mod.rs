@@ -71,7 +71,7 @@ pub fn settled(
     };
     let finished = Finished {
         origin,
-        observation,
+        observation: Box::new(observation),
         ending,
         connect: None,
         overhead_request: None,
@@ -170,7 +170,7 @@ fn play(case: &Case, pieces: &Pieces<'_>, observer: &mut Observer) -> u64 {
 
 /// Where the upstream gave no head, the client gets the proxy's own answer.
 fn finish(mut observer: Observer, ending: exchange::Ending, at: Moment) -> Observation {
-    let mut seen = observer.finish(ending, at);
+    let mut seen = *observer.finish(ending, at);
     seen.closure.code = seen.closure.code.or(match ending {
         exchange::Ending::NoAnswer => Some(502),
         exchange::Ending::TimedOut => Some(504),
