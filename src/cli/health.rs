@@ -27,8 +27,8 @@ EXAMPLES:
   streamgauge health
   streamgauge health --admin http://127.0.0.1:19464
 
-Exit code 0 where /ready says yes, 1 where it says no (the sidecar drains) or says nothing within 2 s. The upstream
-is not asked: a sidecar is ready while its upstream is away.";
+Exit code 0 where /ready says yes, 1 where it says no (the sidecar drains) or nothing within 2 s.
+The upstream is not asked: a sidecar is ready while its upstream is away.";
 
 const PATIENCE: Duration = Duration::from_secs(2); // an answer takes a millisecond; an engine waits for this command
 const ANSWER_LIMIT: u64 = 4096; // a head and a word
