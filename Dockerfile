@@ -15,8 +15,9 @@ WORKDIR /src
 # Dependencies first, in a layer of their own: it is made anew when Cargo.lock changes, not with every line of the source.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches tests/it \
-    && touch src/lib.rs benches/observe.rs tests/it/main.rs \
-    && echo 'fn main() {}' >src/main.rs \
+    && touch benches/observe.rs tests/it/main.rs \
+    && echo '//! Not yet.' >src/lib.rs \
+    && printf '//! Not yet.\nfn main() {}\n' >src/main.rs \
     && cargo build --locked --release --bin streamgauge
 COPY src src
 # Cargo goes by times, and those of the source may be older than the layer above.
