@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod health;
 mod recorded;
 mod replay;
 mod rules;
@@ -53,6 +54,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
+    Health(health::Args),
     Rules(rules::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
@@ -79,6 +81,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Rules(args) => rules::run(args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),

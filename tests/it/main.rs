@@ -16,6 +16,8 @@ mod counting;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod encode;
 #[cfg(test)]
 mod endings;
@@ -27,6 +29,8 @@ mod flow;
 mod golden;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod hops;
 #[cfg(test)]
