@@ -3,6 +3,8 @@
 mod check;
 mod demo;
 mod explain;
+mod postmortem;
+mod prometheus;
 mod recorded;
 mod replay;
 mod rules;
@@ -54,6 +56,7 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Rules(rules::Args),
+    Postmortem(postmortem::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -80,6 +83,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
         Command::Rules(args) => rules::run(args),
+        Command::Postmortem(args) => postmortem::run(args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),
