@@ -180,7 +180,7 @@ def scenes(tmp_path_factory) -> dict[str, Scene]:
             config.write_text(CONFIG.format(host=host, port=port, slo=story.name, asks=story.asks, log=log))
             found.append(Scene(story, start(programs.sidecar(None, own, "--config", str(config))), log))
         jobs = {scene.story.name: scene.sidecar.metrics_url for scene in found}
-        server = start(programs.prometheus(jobs, folder))
+        server = start(programs.prometheus(jobs, folder, rules=rules(folder)))
         time.sleep(3 * SCRAPE)
         players = [threading.Thread(target=play, args=(scene,)) for scene in found]
         for scene, player in zip(found, players, strict=True):
@@ -189,6 +189,16 @@ def scenes(tmp_path_factory) -> dict[str, Scene]:
         for player in players:
             player.join()
         yield {scene.story.name: scene for scene in found}
+
+
+def rules(folder: Path) -> Path:
+    """A fire drill, in which an hour is a minute, with the objectives of all stories."""
+    slos = "".join(f"  - {{name: {story.name}, objective: 99%, {story.asks}}}\n" for story in STORIES)
+    (folder / "rules-of.yaml").write_text(f"upstream: http://127.0.0.1:1\nslos:\n{slos}")
+    command = [programs.streamgauge(), "rules", "--config", str(folder / "rules-of.yaml"), "--rehearsal", "60"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (folder / "rules.yaml").write_text(made)
+    return folder / "rules.yaml"
 
 
 def bounds(report: str, what: str) -> tuple[float, float]:
@@ -205,7 +215,7 @@ def test_a_scripted_incident_is_told_as_it_was(scenes, tmp_path, name):
     print(said)
     assert f"cause class: {story.cause}" in said, report
     assert report.splitlines()[0] == f"# Objective {name} was missed: {story.tenant} on {story.model}" + (
-        ", and 1 more" if name == "queue" else ""
+        " and 1 more" if name == "queue" else ""
     ), "the others wait in the same queue"
 
     verdicts = scene.verdicts()
@@ -214,6 +224,10 @@ def test_a_scripted_incident_is_told_as_it_was(scenes, tmp_path, name):
     for truth, (after, at) in ((verdicts[0], begin), (verdicts[-1], end)):
         assert at - after <= 2 * SCRAPE + BUSY, "one scrape, if none failed"
         assert after - LOOK - BUSY <= truth <= at + BUSY
+
+    # The page that an on-call engineer got, for this and for nothing else that was promised.
+    alerts = re.findall(r"^\| \**StreamgaugeSLOBurnFast\** \|.*slo (\w+)", report, re.M)
+    assert set(alerts) == {name}, alerts
 
     # Who was hit, and how often: the counters are exact, and so is what is read of them.
     first = next(line for line in report.splitlines() if line.startswith(f"| **{story.tenant}** |"))

@@ -72,7 +72,12 @@ impl Gather {
         };
         let span = main.as_ref().map_or(asked, |main| charted(main.incident.span, *data));
         self.say("charts and what happened around it");
-        let alerts = firings(&self.raw(ALERTS, *data, Some(interval))?, interval);
+        let mut alerts = self.raw(ALERTS, *data, Some(interval))?;
+        // Alerts have no job. Those of objectives that are not promised here are another one's.
+        alerts.retain(|one| {
+            one.label("slo").is_empty() || objectives.iter().any(|own| own.name == one.label("slo"))
+        });
+        let alerts = firings(&alerts, interval);
         let findings = Findings {
             asked,
             data: *data,
@@ -214,7 +219,7 @@ impl Gather {
         let step = step(span, interval);
         let window = step.max(RATE * interval);
         let mut charts = Vec::new();
-        for Plot { title, unit, caption, curves } in PLOTS {
+        for Plot { title, unit, caption, empty, curves } in PLOTS {
             let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
             for curve in *curves {
                 for series in self.query_range(&curve.promql(&self.scope, window), span, step)? {
@@ -231,7 +236,8 @@ impl Gather {
             charts.push(Lines {
                 title: (*title).to_owned(),
                 unit: (*unit).to_owned(),
-                caption: format!("{caption} Rates are over {window:.0} s."),
+                caption: caption.replace("$w", &format!("{window:.0} s")),
+                empty: (*empty).to_owned(),
                 lines: if fixed { lines } else { largest(lines) },
                 span,
                 step,

@@ -179,6 +179,7 @@ pub(super) mod tests {
         let all: f64 = bands.iter().map(|(_, count, _)| count).sum();
         let ended = [("tenant", "web"), ("model", "m"), ("outcome", "completed"), ("code", "200")];
         measures.take("requests", vec![series(&ended, all)]);
+        measures.take("started", vec![series(&[], all)]);
         measures
     }
 

@@ -7,91 +7,11 @@
 
 use super::Series;
 use super::anatomy::{Anatomy, decode};
+use super::class::Class;
 use super::detect::{Incident, Objective};
 use super::measures::Measures;
 use super::queries::FAILED;
 use super::text::{digits, maybe, name, percent, plural, seconds};
-
-/// A class of causes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Requests waited in the upstream for their turn.
-    Queue,
-    /// Prompts were longer.
-    LongPrompts,
-    /// Tokens came more slowly.
-    SlowDecode,
-    /// Answers were longer.
-    LongAnswers,
-    /// The upstream failed.
-    UpstreamErrors,
-    /// The upstream's own limit.
-    RateLimited,
-    /// A limit of ours held requests.
-    OurLimit,
-    /// Making connections took long.
-    Network,
-    /// The sidecar itself.
-    Sidecar,
-    /// The upstream took requests and said nothing.
-    Hung,
-    /// None of them.
-    Unknown,
-}
-
-impl Class {
-    /// What it is called.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::LongPrompts => "long prompts",
-            Self::SlowDecode => "slow decode",
-            Self::LongAnswers => "long answers",
-            Self::UpstreamErrors => "upstream errors",
-            Self::RateLimited => "rate limited by the upstream",
-            Self::OurLimit => "held by a limit of ours",
-            Self::Network => "network",
-            Self::Sidecar => "sidecar",
-            Self::Hung => "upstream hangs",
-            Self::Unknown => "none found",
-        }
-    }
-
-    /// What that means, in a sentence.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Queue => "More came than the upstream works on at once, so requests waited for their turn.",
-            Self::LongPrompts => {
-                "Prompts were longer than before, and reading them took the upstream longer."
-            }
-            Self::SlowDecode => "The upstream made tokens more slowly than before.",
-            Self::LongAnswers => "Answers had more tokens than before, so they took longer.",
-            Self::UpstreamErrors => {
-                "The upstream failed: errors, answers that broke off, or deadlines that passed."
-            }
-            Self::RateLimited => "The upstream refused requests with 429.",
-            Self::OurLimit => "A limit of the sidecar's own configuration held requests until it had room.",
-            Self::Network => "Making connections to the upstream took longer than before.",
-            Self::Sidecar => "The sidecar itself took longer than before, or failed.",
-            Self::Hung => "The upstream took requests and sent no token.",
-            Self::Unknown => "No class of causes accounts for half of the bad requests.",
-        }
-    }
-
-    /// The runbook that goes on from here.
-    pub const fn runbook(self) -> &'static str {
-        match self {
-            Self::Queue => "StreamgaugeQueueGrowing",
-            Self::LongPrompts | Self::LongAnswers | Self::Network | Self::Unknown => "StreamgaugeSLOBurnFast",
-            Self::SlowDecode => "StreamgaugeDecodeSlow",
-            Self::UpstreamErrors => "StreamgaugeUpstreamErrors",
-            Self::RateLimited => "StreamgaugeUpstreamRateLimited",
-            Self::OurLimit => "StreamgaugeLimitNearExhaustion",
-            Self::Sidecar => "StreamgaugeOverheadHigh",
-            Self::Hung => "StreamgaugeHung",
-        }
-    }
-}
 
 /// A class, and what is known about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -350,7 +270,7 @@ impl Scales<'_> {
     fn queue(&self, share: f64) -> Vec<Candidate> {
         let before = self.before;
         let of = |name: &str| (before.and_then(|before| before.total(name)), self.during.total(name));
-        let rate = (before.and_then(|before| before.rate("requests")), self.during.rate("requests"));
+        let rate = (before.and_then(|before| before.rate("started")), self.during.rate("started"));
         let grew = |pair: (Option<f64>, Option<f64>), by: f64| {
             pair.0.zip(pair.1).is_some_and(|(before, during)| during > before * by)
         };
@@ -461,7 +381,7 @@ pub fn whom(incident: &Incident) -> String {
     let Some(first) = hit.next() else { return "many tenants, each a little".to_owned() };
     let more = match hit.count() {
         0 => String::new(),
-        more => format!(", and {more} more"),
+        more => format!(" and {more} more"),
     };
     format!("{} on {}{more}", name(&first.party.tenant), name(&first.party.model))
 }

@@ -17,6 +17,8 @@ pub struct Lines {
     pub unit: String,
     /// How it is to be read.
     pub caption: String,
+    /// What it means where there is nothing to show.
+    pub empty: String,
     /// Lines: the legend, and their points.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
     /// The time that it shows.
@@ -254,6 +256,7 @@ mod tests {
             title: "TTFT <b>".into(),
             unit: "s".into(),
             caption: String::new(),
+            empty: String::new(),
             lines: vec![("p95".into(), points.to_vec())],
             span: Span { begin: 0.0, end: 100.0 },
             step: 10.0,

@@ -1,8 +1,9 @@
 //! The report as a document: titles, sentences, tables and charts, in the order in which they are read. Knows neither
 //! HTML nor Markdown.
 
-use super::cause::{Class, share, whom};
+use super::cause::{share, whom};
 use super::chart::Lines;
+use super::class::Class;
 use super::detect::Objective;
 use super::findings::{Findings, Main};
 use super::sections;
@@ -214,7 +215,7 @@ fn cards(main: &Main) -> Vec<Card> {
         Card {
             label: "Requests that missed it",
             value: count(bad),
-            note: format!("of {} judged ({})", count(judged), percent(bad / judged.max(1.0))),
+            note: format!("of {} judged: {}", count(judged), percent(bad / judged.max(1.0))),
         },
     ];
     cards.extend(budget_spent(main).map(|spent| Card {

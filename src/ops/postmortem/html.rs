@@ -145,7 +145,9 @@ fn write_table(out: &mut String, table: &Table) {
         for (column, cell) in cells.iter().enumerate() {
             let class = if is_number(column) { " class=\"number\"" } else { "" };
             let edit = if table.is_blank { " contenteditable=\"true\"" } else { "" };
-            let _ = write!(out, "<td{class}{edit}>{}</td>", escape(cell));
+            // On a narrow screen a cell stands below its title.
+            let title = table.head.get(column).map(|title| title.trim_start_matches('>')).unwrap_or_default();
+            let _ = write!(out, "<td{class}{edit} data-title=\"{}\">{}</td>", escape(title), escape(cell));
         }
         out.push_str("</tr>");
     }
@@ -160,7 +162,7 @@ fn figure(out: &mut String, chart: &Lines, id: &str) {
         escape(&chart.unit)
     );
     if chart.is_empty() {
-        out.push_str("<p class=\"none\">Prometheus has no data of this time.</p>");
+        let _ = write!(out, "<p class=\"none\">{}</p>", escape(&chart.empty));
     } else {
         out.push_str(&chart.svg(id));
         out.push_str("<p class=\"legend\">");

@@ -10,6 +10,7 @@ pub mod anatomy;
 pub mod cause;
 pub mod changes;
 pub mod chart;
+pub mod class;
 pub mod detect;
 pub mod document;
 pub mod findings;
@@ -20,6 +21,8 @@ pub mod markdown;
 pub mod measures;
 pub mod queries;
 mod sections;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeMap;

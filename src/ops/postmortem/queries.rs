@@ -84,6 +84,7 @@ const COMPLETED: &str = r#"outcome="completed",stream="true""#;
 
 /// What is asked about the time before an incident, and about the incident.
 pub const ASKS: &[Ask] = &[
+    grown("started", "streamgauge_requests_started_total", "", Of::All),
     grown("requests", REQUESTS, "tenant, model, upstream, code, outcome", Of::All),
     grown("ttft", "streamgauge_time_to_first_token_seconds_bucket", "input_band, le", Of::Models),
     grown("ttft_sum", "streamgauge_time_to_first_token_seconds_sum", "input_band", Of::Models),
@@ -217,6 +218,8 @@ pub struct Plot {
     pub unit: &'static str,
     /// What it shows and how, in words.
     pub caption: &'static str,
+    /// What it means where there is nothing to show.
+    pub empty: &'static str,
     /// Its lines.
     pub curves: &'static [Curve],
 }
@@ -226,7 +229,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Time to first token",
         unit: "s",
-        caption: "Median and 95th percentile of first tokens that came, of the models that were hit; interpolated in buckets.",
+        caption: "Median and 95th percentile of first tokens that came, of the models that were hit; interpolated in buckets, over $w.",
+        empty: "No first token came.",
         curves: &[
             Curve {
                 legend: "p95",
@@ -241,7 +245,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Output speed of a stream",
         unit: "tokens/s",
-        caption: "Median and slowest tenth of streams while they decode, of the models that were hit; told when a stream ends.",
+        caption: "Median and slowest tenth of streams while they decode, of the models that were hit, over $w; told when a stream ends.",
+        empty: "No stream of two tokens or more ended.",
         curves: &[
             Curve {
                 legend: "p50",
@@ -256,7 +261,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Requests that ended badly",
         unit: "a second",
-        caption: "By outcome, of all models; a client that left is not the upstream's failure.",
+        caption: "By outcome, of all models; over $w; a client that left is not the upstream's failure.",
+        empty: "Every request that ended was completed.",
         curves: &[Curve {
             legend: "$outcome",
             expr: "sum by (outcome) (rate(streamgauge_requests_total{outcome!=\"completed\",$all}[$w]))",
@@ -265,7 +271,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Requests in flight",
         unit: "requests",
-        caption: "Open at the scrape, and those of them that wait for their first token; the highest of each step.",
+        caption: "Open at the scrape, and those of them that wait for their first token; the highest in $w.",
+        empty: "No sidecar was scraped.",
         curves: &[
             Curve {
                 legend: "in flight",
@@ -280,7 +287,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Tokens per minute",
         unit: "tokens/min",
-        caption: "Input and output, of the five tenants that had the most.",
+        caption: "Input and output, of the five tenants that had the most, over $w.",
+        empty: "There were no tokens.",
         curves: &[Curve {
             legend: "$tenant",
             expr: "60 * (sum by (tenant) (rate(streamgauge_input_tokens_total{$all}[$w])) + \
@@ -290,7 +298,8 @@ pub const PLOTS: &[Plot] = &[
     Plot {
         title: "Requests begun",
         unit: "a second",
-        caption: "By upstream.",
+        caption: "By upstream, over $w.",
+        empty: "No request came.",
         curves: &[Curve {
             legend: "$upstream",
             expr: "sum by (upstream) (rate(streamgauge_requests_started_total{$all}[$w]))",

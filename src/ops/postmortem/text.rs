@@ -32,7 +32,9 @@ pub(super) fn digits(value: f64) -> String {
         _ if size >= 99.95 => return count(value),
         _ if size >= 9.995 => 1,
         _ if size >= 0.9995 => 2,
-        _ if size >= 0.000_05 => 4,
+        _ if size >= 0.099_95 => 3,
+        _ if size >= 0.009_995 => 4,
+        _ if size >= 0.000_999_5 => 5,
         _ => 6,
     };
     let text = format!("{value:.places$}");
@@ -79,7 +81,7 @@ pub(super) fn instant(at: f64) -> String {
 
 /// An instant as RFC 3339 has it.
 pub(super) fn rfc3339(at: f64) -> String {
-    let since = Duration::try_from_secs_f64(at.round()).unwrap_or_default().min(Duration::from_secs(LAST));
+    let since = Duration::try_from_secs_f64(at.floor()).unwrap_or_default().min(Duration::from_secs(LAST));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
@@ -142,7 +144,7 @@ mod tests {
     #[test]
     fn instants_are_utc() {
         assert_eq!(rfc3339(1_795_500_000.4), "2026-11-24T06:00:00Z");
-        assert_eq!((instant(1_795_500_000.6), clock(0.0)), ("2026-11-24 06:00:01".into(), "00:00:00".into()));
+        assert_eq!((instant(1_795_500_000.6), clock(0.0)), ("2026-11-24 06:00:00".into(), "00:00:00".into()));
         assert_eq!(rfc3339(f64::MAX), "1970-01-01T00:00:00Z");
     }
 

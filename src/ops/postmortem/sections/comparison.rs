@@ -28,6 +28,7 @@ pub(super) fn changed(findings: &Findings, main: &Main) -> Vec<Block> {
         let times = maybe(change, |times| format!("×{}", digits(times)));
         table.row(stressed, vec![what.to_owned(), maybe(was, text), maybe(is, text), times]);
     };
+    compare("requests begun a second", &|of| of.rate("started"), digits);
     compare("requests ended a second", &|of| of.rate("requests"), digits);
     compare("time to first token, p50", &|of| of.ttft().quantile(0.5), seconds);
     compare("time to first token, p95", &|of| of.ttft().quantile(0.95), seconds);

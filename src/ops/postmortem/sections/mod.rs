@@ -6,7 +6,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 
-use super::cause::share;
+use super::cause::{CAUSE, TOLD, share};
 use super::detect::Objective;
 use super::document::{BUDGET_DAYS, Block, Section, Table, budget_spent, called, promise};
 use super::findings::{Findings, Main};
@@ -307,16 +307,23 @@ fn cause(main: &Main) -> Vec<Block> {
         judgement.class.meaning(),
         judgement.class.runbook()
     ))];
-    for (place, candidate) in judgement.candidates.iter().enumerate() {
+    let (told, others): (Vec<_>, Vec<_>) = judgement.candidates.iter().partition(|one| one.share >= TOLD);
+    for candidate in told {
         blocks.push(Block::Candidate {
             name: candidate.class.label(),
             share: format!("{} of the bad requests", share(candidate.share)),
             part: candidate.share,
-            is_cause: place == 0 && candidate.class == judgement.class,
-            because: if candidate.share > 0.0 || place == 0 { candidate.because.clone() } else { Vec::new() },
+            is_cause: candidate.class == judgement.class && candidate.share >= CAUSE,
+            because: candidate.because.clone(),
             against: candidate.against.clone(),
         });
     }
+    let mut table = Table::new(&["also looked at", ">share of the bad requests", "what speaks against it"]);
+    for candidate in others {
+        let against = candidate.against.join("; ");
+        table.row(false, vec![candidate.class.label().to_owned(), share(candidate.share), against]);
+    }
+    blocks.push(Block::Table(table));
     blocks
 }
 
