@@ -29,7 +29,7 @@ LOOK = 0.3  # a verdict is told 260 ms after its time at the latest
 BUSY = 1.0  # what a machine with other things to do may add
 
 CONFIG = """
-upstream: http://{host}:{port}
+upstreams: [{{name: "{slo}-server", url: "http://{host}:{port}"}}]
 tenants: {{known: [web, batch, docs, ide, agents]}}
 models:
   - {{name: llama-8b, price: {{currency: USD, input: 0.15, output: 0.15}}}}
@@ -195,7 +195,7 @@ def rules(folder: Path) -> Path:
     """A fire drill, in which an hour is a minute, with the objectives of all stories."""
     slos = "".join(f"  - {{name: {story.name}, objective: 99%, {story.asks}}}\n" for story in STORIES)
     (folder / "rules-of.yaml").write_text(f"upstream: http://127.0.0.1:1\nslos:\n{slos}")
-    command = [programs.streamgauge(), "rules", "--config", str(folder / "rules-of.yaml"), "--rehearsal", "60"]
+    command = [programs.streamgauge(), "rules", "--config", str(folder / "rules-of.yaml"), "--rehearsal", "60", "--job", "queue"]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (folder / "rules.yaml").write_text(made)
     return folder / "rules.yaml"
@@ -228,6 +228,7 @@ def test_a_scripted_incident_is_told_as_it_was(scenes, tmp_path, name):
     # The page that an on-call engineer got, for this and for nothing else that was promised.
     alerts = re.findall(r"^\| \**StreamgaugeSLOBurnFast\** \|.*slo (\w+)", report, re.M)
     assert set(alerts) == {name}, alerts
+    assert set(re.findall(r"upstream (\w+)-server", report)) <= {name}, report
 
     # Who was hit, and how often: the counters are exact, and so is what is read of them.
     first = next(line for line in report.splitlines() if line.startswith(f"| **{story.tenant}** |"))
@@ -241,6 +242,10 @@ def test_a_scripted_incident_is_told_as_it_was(scenes, tmp_path, name):
     )  # fmt: skip
     assert abs(int(cells[5].replace(",", "")) - bad) <= 2, (cells, bad)
     assert "USD" in cells[9] or name == "errors", cells
+
+    # A counter that is new counts from 0.
+    if name == "errors":
+        assert f"- for: upstream_failed: {cells[5]}\n" in report
 
     # The slowest requests, by their ids.
     slow = [line["request_id"] for line in scene.log() if line["tenant"] == story.tenant and sent_at(line) >= scene.hurt - 0.1]

@@ -72,11 +72,7 @@ impl Gather {
         };
         let span = main.as_ref().map_or(asked, |main| charted(main.incident.span, *data));
         self.say("charts and what happened around it");
-        let mut alerts = self.raw(ALERTS, *data, Some(interval))?;
-        // Alerts have no job. Those of objectives that are not promised here are another one's.
-        alerts.retain(|one| {
-            one.label("slo").is_empty() || objectives.iter().any(|own| own.name == one.label("slo"))
-        });
+        let alerts = self.alerts(*data, interval, objectives)?;
         let alerts = firings(&alerts, interval);
         let findings = Findings {
             asked,
@@ -246,7 +242,22 @@ impl Gather {
                 threshold: promised,
             });
         }
+        charts.sort_by_key(Lines::is_empty); // those with nothing in them last
         Ok(charts)
+    }
+
+    /// Samples of alerts. They have no job: those of objectives and upstreams that are not there are another job's.
+    fn alerts(&self, data: Span, interval: f64, objectives: &[Objective]) -> anyhow::Result<Vec<Series>> {
+        let started = select("streamgauge_requests_started_total", &self.scope, Of::All, "");
+        let query = format!("count by (upstream) (last_over_time({started}[{}]))", duration(data.seconds()));
+        let upstreams = self.query(&query, data.end)?;
+        let is_own = |one: &Series| {
+            let (slo, upstream) = (one.label("slo"), one.label("upstream"));
+            (slo.is_empty() || objectives.iter().any(|own| own.name == slo))
+                && (upstream.is_empty() || upstreams.iter().any(|own| own.label("upstream") == upstream))
+        };
+        let alerts = self.raw(ALERTS, data, Some(interval))?;
+        Ok(alerts.into_iter().filter(is_own).collect())
     }
 
     fn events(&self, data: Span, interval: f64) -> anyhow::Result<Vec<Event>> {

@@ -115,7 +115,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 main.judgement.class.label()
             );
         }
-        None => eprintln!("streamgauge: nothing was breached from {} ", report.when),
+        None => eprintln!("streamgauge: nothing was breached from {}", report.when),
     }
     Ok(())
 }

@@ -212,6 +212,9 @@ fn ticks(most: f64) -> (f64, f64) {
     ((most / step).ceil() * step, step)
 }
 
+/// Room for the names of bars.
+const NAMES: f64 = 116.0;
+
 /// Bars of one scale, one above the other, each of several parts.
 pub fn bars(id: &str, title: &str, rows: &[(&str, Vec<(usize, f64)>)]) -> String {
     let longest =
@@ -221,11 +224,11 @@ pub fn bars(id: &str, title: &str, rows: &[(&str, Vec<(usize, f64)>)]) -> String
         r#"<svg class="bars" viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-labelledby="{id}-t"><title id="{id}-t">{}</title>"#,
         escape(title)
     );
-    let room = WIDTH - 92.0 - 64.0;
+    let room = WIDTH - NAMES - 64.0;
     for (row, (name, parts)) in rows.iter().enumerate() {
         let y = 34.0 * row as f64 + 4.0;
         let _ = write!(out, r#"<text class="name" x="0" y="{:.1}">{}</text>"#, y + 18.0, escape(name));
-        let mut x = 92.0;
+        let mut x = NAMES;
         for (class, value) in parts {
             let width = if longest > 0.0 { value / longest * room } else { 0.0 };
             let _ = write!(

@@ -1,6 +1,7 @@
 //! The report as a document: titles, sentences, tables and charts, in the order in which they are read. Knows neither
 //! HTML nor Markdown.
 
+use super::Span;
 use super::cause::{share, whom};
 use super::chart::Lines;
 use super::class::Class;
@@ -117,7 +118,8 @@ pub const BUDGET_DAYS: f64 = 30.0;
 
 /// Puts findings into words.
 pub fn of(findings: &Findings) -> Document {
-    let asked = format!("{} to {} UTC", instant(findings.asked.begin), instant(findings.asked.end));
+    let Span { begin, end } = findings.asked;
+    let asked = format!("{} to {} UTC", instant(begin), clock_or_instant(begin, end));
     let foot = format!(
         "Made by streamgauge {} at {} UTC from {} of samples, scraped every {} from {}. All times are UTC.",
         env!("CARGO_PKG_VERSION"),
@@ -281,8 +283,8 @@ fn quiet_cards(findings: &Findings) -> Vec<Card> {
 fn quiet_lead(findings: &Findings) -> String {
     let asked = findings.asked;
     let mut lead = format!(
-        "From {} to {} UTC no objective was missed by more than it allows in a burst that could be told from chance: {} bad \
-         requests or more, and six times as many as the objective allows.",
+        "From {} to {} UTC no objective was breached: nobody's bad requests came to {} or more and to six times what the objective \
+         allows.",
         instant(asked.begin),
         clock_or_instant(asked.begin, asked.end),
         count(super::detect::BAD),

@@ -302,8 +302,7 @@ fn anatomy(main: &Main) -> Vec<Block> {
 fn cause(main: &Main) -> Vec<Block> {
     let judgement = &main.judgement;
     let mut blocks = vec![Block::Text(format!(
-        "{}: {} The runbook goes on from here: docs/runbooks/{}.md.",
-        judgement.class.label(),
+        "{} The runbook goes on from here: docs/runbooks/{}.md.",
         judgement.class.meaning(),
         judgement.class.runbook()
     ))];
@@ -331,7 +330,8 @@ fn timeline(findings: &Findings, main: Option<&Main>) -> Block {
     let mut events: Vec<(f64, bool, String)> =
         findings.events.iter().map(|event| (event.at, false, event.what.clone())).collect();
     for alert in &findings.alerts {
-        let what = format!("{} ({})", alert.name, alert.about);
+        let about = if alert.about.is_empty() { String::new() } else { format!(" ({})", alert.about) };
+        let what = format!("{}{about}", alert.name);
         events.push((alert.span.begin, alert.severity == "page", format!("alert fires: {what}")));
         events.push((alert.span.end, false, format!("alert was last firing: {what}")));
     }
