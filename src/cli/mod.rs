@@ -4,6 +4,8 @@ mod check;
 mod demo;
 mod explain;
 mod health;
+mod postmortem;
+mod prometheus;
 mod recorded;
 mod replay;
 mod rules;
@@ -56,6 +58,7 @@ enum Command {
     Check(check::Args),
     Health(health::Args),
     Rules(rules::Args),
+    Postmortem(postmortem::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -83,6 +86,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Rules(args) => rules::run(args),
+        Command::Postmortem(args) => postmortem::run(args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),

@@ -78,6 +78,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tokens_per_minute: Option<u64>,
 
+    /// Work on so many requests at once; the others wait in the order in which they came
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    slots: Option<u32>,
+
     /// Send a comment this often while a stream has no token yet
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     comments: Option<Duration>,
@@ -215,6 +219,7 @@ fn settings(args: &Args) -> Settings {
         usage: args.usage,
         mishap: args.fault.map(|fault| Mishap { fault, share: args.fault_rate }),
         tokens_per_minute: args.tokens_per_minute,
+        slots: args.slots.and_then(|slots| usize::try_from(slots).ok()),
         comments: args.comments,
         seed: args.seed,
         remember: 0,
@@ -280,6 +285,7 @@ mod tests {
             ("--usage maybe", "asked, on, off, continuous"),
             ("--tokens-per-chunk 0", "1.."),
             ("--tokens-per-minute 0", "1.."),
+            ("--slots 0", "1.."),
         ] {
             let problem = parse(line).unwrap_err();
             assert!(problem.contains(part), "{line}: {problem}");

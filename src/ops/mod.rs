@@ -1,4 +1,5 @@
-//! What an operator's other programs are given: rules for Prometheus. Speaks to nobody and reads nothing but the
-//! configuration and the catalogue of metrics.
+//! What operators and their other programs are given: rules for Prometheus, and reports of what it saw. Speaks to nobody
+//! and reads nothing but what it is handed.
 
+pub mod postmortem;
 pub mod rules;

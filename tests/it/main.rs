@@ -44,6 +44,8 @@ mod jwks;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod postmortem;
+#[cfg(test)]
 mod price;
 #[cfg(test)]
 mod reports;
