@@ -1,6 +1,7 @@
 //! The command line: one command a file. The only place that prints.
 
 mod check;
+mod dashboards;
 mod demo;
 mod explain;
 mod recorded;
@@ -54,6 +55,7 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Rules(rules::Args),
+    Dashboards(dashboards::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -80,6 +82,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
         Command::Rules(args) => rules::run(args),
+        Command::Dashboards(args) => dashboards::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),
