@@ -1,6 +1,7 @@
 //! The command line: one command a file. The only place that prints.
 
 mod check;
+mod dashboards;
 mod demo;
 mod explain;
 mod health;
@@ -59,6 +60,7 @@ enum Command {
     Health(health::Args),
     Rules(rules::Args),
     Postmortem(postmortem::Args),
+    Dashboards(dashboards::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -87,6 +89,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Health(args) => health::run(&args),
         Command::Rules(args) => rules::run(args),
         Command::Postmortem(args) => postmortem::run(args),
+        Command::Dashboards(args) => dashboards::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),
