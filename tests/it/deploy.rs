@@ -56,7 +56,7 @@ fn rules_are_those_of_the_configuration_beside_them() {
 fn every_dashboard_has_its_config_map() {
     let mut text = "\
 # The dashboards for Grafana in Kubernetes: kubectl apply -n monitoring -k dashboards
-# One ConfigMap each, since all together would be too large for one; Grafana's sidecar finds them by their label.
+# One ConfigMap each, since all in one would be too large for kubectl apply; Grafana's sidecar finds them by their label.
 # The list is written by a test: UPDATE=1 cargo test --test it deploy
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization

@@ -119,7 +119,7 @@ def test_each_dashboard_is_a_config_map_that_grafana_finds(kubectl):
     maps = kustomized(kubectl, folder)
     assert all(each["metadata"]["labels"] == {"grafana_dashboard": "1"} for each in maps)
     files = {name: text for each in maps for name, text in each["data"].items()}
-    assert files == {path.name: path.read_text() for path in folder.glob("*.json")}
+    assert len(files) == 7 and files == {path.name: path.read_text() for path in folder.glob("*.json")}
     # kubectl apply keeps a copy in an annotation, which may have 256 KiB.
     assert all(len(text) < 200_000 for text in files.values())
 
@@ -135,6 +135,8 @@ def test_compose_is_right(node_modules):
     mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
     for source in (mount.split(":")[0] for mount in mounts):
         assert (COMPOSE / source).exists() if source.startswith(".") else source in compose["volumes"], source
+    home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (programs.ROOT / home.removeprefix("/var/lib/grafana/")).exists(), home
 
 
 def test_what_compose_mounts_is_right():
