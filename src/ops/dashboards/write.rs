@@ -223,7 +223,7 @@ fn custom(panel: &Panel) -> Value {
             "lineWidth": 1, "fillOpacity": 40, "showPoints": "never", "spanNulls": false,
             "stacking": {"mode": "normal", "group": "A"},
         }),
-        Kind::Table => json!({"align": "auto", "cellOptions": {"type": "auto"}}),
+        Kind::Table => json!({"align": "auto", "minWidth": 60, "cellOptions": {"type": "auto"}}),
         Kind::Stat | Kind::Heatmap => json!({}),
     }
 }
