@@ -107,7 +107,7 @@ impl Dialect for Gemini {
             }
         }
         let answer = Answer {
-            usage_metadata: json("usageMetadata"),
+            usage_metadata: json("usageMetadata").and_then(|json| serde_json::from_str(json.get()).ok()),
             prompt_feedback: json("promptFeedback"),
             model_version: word("modelVersion"),
             response_id: word("responseId"),
@@ -158,8 +158,9 @@ impl Dialect for Gemini {
 struct Answer<'a> {
     #[serde(borrow)]
     candidates: Few<Candidate<'a>>,
+    /// Read in place: what is nested cannot be put aside without an allocation.
     #[serde(borrow)]
-    usage_metadata: Option<&'a RawValue>,
+    usage_metadata: Option<UsageBody<'a>>,
     #[serde(borrow)]
     prompt_feedback: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -249,8 +250,8 @@ impl Answer<'_> {
         for candidate in self.candidates.iter() {
             candidate.tell(emit);
         }
-        if let Some(usage) = self.usage_metadata {
-            tell_usage(usage.get(), emit);
+        if let Some(usage) = &self.usage_metadata {
+            usage.tell(emit);
         }
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
             return emit(Signal::Failed(&error_class(error.get())));
@@ -328,26 +329,25 @@ struct Modality<'a> {
     token_count: Number,
 }
 
-fn tell_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
-    let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
-    if let Some(tier) = body.traffic_type.as_str() {
-        emit(Signal::Tier(tier));
-    }
-    let usage = Usage {
-        input: sum([body.prompt_token_count, body.tool_use_prompt_token_count]),
-        cache_read: body.cached_content_token_count.0,
-        audio_input: sound(&body.prompt_tokens_details),
-        output: body.output(),
-        reasoning: body.thoughts_token_count.0,
-        audio_output: sound(&body.candidates_tokens_details),
-        ..Usage::default()
-    };
-    if usage != Usage::default() {
-        emit(Signal::Usage(usage));
-    }
-}
-
 impl UsageBody<'_> {
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(tier) = self.traffic_type.as_str() {
+            emit(Signal::Tier(tier));
+        }
+        let usage = Usage {
+            input: sum([self.prompt_token_count, self.tool_use_prompt_token_count]),
+            cache_read: self.cached_content_token_count.0,
+            audio_input: sound(&self.prompt_tokens_details),
+            output: self.output(),
+            reasoning: self.thoughts_token_count.0,
+            audio_output: sound(&self.candidates_tokens_details),
+            ..Usage::default()
+        };
+        if usage != Usage::default() {
+            emit(Signal::Usage(usage));
+        }
+    }
+
     /// Output with its thoughts. Some endpoints have counted them into the candidates: there the total tells.
     fn output(&self) -> Option<u64> {
         let without =
