@@ -5,6 +5,7 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+mod gemini;
 pub mod inject;
 mod lenient;
 mod llamacpp;
@@ -13,6 +14,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_responses;
 pub mod prompt;
 
 use std::borrow::Cow;
@@ -27,9 +29,11 @@ pub const DIALECTS: &[&dyn Dialect] = &[
     &openai_chat::OpenaiChat,
     &openai_completions::OpenaiCompletions,
     &openai_embeddings::OpenaiEmbeddings,
+    &openai_responses::OpenaiResponses,
     &anthropic_messages::AnthropicMessages,
     &ollama::Ollama,
     &llamacpp::Llamacpp,
+    &gemini::Gemini,
 ];
 
 /// One API.
@@ -47,6 +51,11 @@ pub trait Dialect: Sync {
     /// What a request's body tells.
     fn request(&self, members: &Members) -> RequestFacts;
 
+    /// What a request's path (without query) tells, where the API says it there and not in the body.
+    fn path_facts(&self, _: &str) -> PathFacts {
+        PathFacts::default()
+    }
+
     /// What is looked for in an answer's body that is no stream.
     fn body_members(&self) -> &'static Wanted;
 
@@ -58,6 +67,16 @@ pub trait Dialect: Sync {
 
     /// Whether a stream of this API reports usage when `stream_options` asks for it: see [`inject`].
     fn reports_usage_when_asked(&self) -> bool {
+        false
+    }
+
+    /// Whether it is known what this API adds to the text of a prompt; else a count of the text is an estimate.
+    fn knows_prompts(&self) -> bool {
+        true
+    }
+
+    /// Whether a JSON array is a stream of this API, its elements the events.
+    fn streams_arrays(&self) -> bool {
         false
     }
 
@@ -142,7 +161,7 @@ pub enum DeltaKind {
     ToolCall,
     /// The model says no.
     Refusal,
-    /// Sound.
+    /// Sound, or a picture.
     Audio,
 }
 
@@ -161,6 +180,25 @@ pub struct RequestFacts {
     pub prompt_text_bytes: u64,
 }
 
+/// What a request's path tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathFacts {
+    /// The model asked for.
+    pub model: Option<Name>,
+    /// Whether a stream is asked for.
+    pub stream: Option<bool>,
+}
+
+impl RequestFacts {
+    /// With what the path says: it decides, for it is what the server goes by.
+    #[must_use]
+    pub fn with(mut self, path: &PathFacts) -> Self {
+        self.stream = path.stream.unwrap_or(self.stream);
+        self.model = path.model.clone().or(self.model);
+        self
+    }
+}
+
 /// The dialect of a request, or why there is none.
 ///
 /// # Errors
@@ -171,7 +209,7 @@ pub fn find(method: &str, path: &str) -> Result<&'static dyn Dialect, Unobserved
     if let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.matches(method, path)) {
         return Ok(*dialect);
     }
-    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end));
+    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end)) || openai_responses::is_of_answer(path);
     Err(if known { Unobserved::NotGeneration } else { Unobserved::UnknownPath })
 }
 
@@ -209,6 +247,10 @@ const NOT_GENERATIONS: &[&str] = &[
     "/tokenize",
     "/detokenize",
     "/count_tokens",
+    "/responses/input_tokens",
+    ":countTokens",
+    ":embedContent",
+    ":batchEmbedContents",
     "/props",
     "/slots",
     "/apply-template",
@@ -238,6 +280,12 @@ mod tests {
         assert_eq!(name("POST", "/api/chat"), Ok("ollama"));
         assert_eq!(name("POST", "/ollama/api/generate"), Ok("ollama"));
         assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
+        assert_eq!(name("POST", "/openai/v1/responses"), Ok("openai_responses"));
+        assert_eq!(name("POST", "/v1/responses/input_tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("GET", "/v1/responses/resp_1"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1/responses/resp_1/cancel"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1beta/models/m:generateContent"), Ok("gemini"));
+        assert_eq!(name("POST", "/v1beta/models/m:countTokens"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/v1/messages/count_tokens"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/v1/threads/t/messages"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
+use crate::dialect::{DeltaKind, Dialect, PathFacts, RequestFacts, Signal};
 use crate::exchange::{Clocks, Ending, Name, Unobserved, Usage};
 use crate::wire::{Budget, Decoder, Event, Framed, Skim};
 use kept::Keeping;
@@ -51,6 +51,8 @@ pub struct Observer {
     seen: Box<Observation>,
     ended: Choices,
     present: Choices,
+    /// What the request's path told.
+    path: PathFacts,
     /// Told of every step, where somebody wants an explanation.
     trace: Option<Box<dyn Trace>>,
 }
@@ -78,8 +80,16 @@ impl Observer {
             seen: Box::new(Observation { clocks, unobserved, ..Observation::default() }),
             ended: Choices::default(),
             present: Choices::default(),
+            path: PathFacts::default(),
             trace: None,
         }
+    }
+
+    /// The same, of a request to this path (without query).
+    #[must_use]
+    pub fn on_path(mut self, path: &str) -> Self {
+        self.path = self.dialect.map(|dialect| dialect.path_facts(path)).unwrap_or_default();
+        self
     }
 
     /// The same, with somebody who is told of every step.
@@ -104,7 +114,8 @@ impl Observer {
     /// The text is to be kept where `keeps` says so, within a budget that others share.
     #[must_use]
     pub fn keeping(mut self, keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
-        self.keeping = self.dialect.map(|_| Box::new(Keeping::new(keeps, budget)));
+        let keeping = |dialect: &dyn Dialect| Keeping::new(keeps, dialect.knows_prompts(), budget);
+        self.keeping = self.dialect.map(|dialect| Box::new(keeping(dialect)));
         self
     }
 
@@ -131,7 +142,10 @@ impl Observer {
 
     /// What the part of the request's body told that has passed.
     pub fn request_so_far(&self) -> Option<RequestFacts> {
-        let so_far = || Some(self.dialect?.request(self.request.as_ref()?.so_far()));
+        let so_far = || {
+            let told = self.dialect?.request(self.request.as_ref()?.so_far());
+            Some(told.with(&self.path))
+        };
         self.seen.request.clone().or_else(so_far)
     }
 
@@ -164,14 +178,14 @@ impl Observer {
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
             Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) | Answer::Lines(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
 
     fn read_request(&mut self) {
         if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
-            let facts = self.seen.request.insert(dialect.request(&skim.finish()));
+            let facts = self.seen.request.insert(dialect.request(&skim.finish()).with(&self.path));
             if let Some(keeping) = &mut self.keeping {
                 keeping.request_end(facts.model.as_ref());
             }
@@ -210,6 +224,11 @@ impl Observer {
             }
             Answer::Lines(lines) if ending == Ending::Clean => {
                 lines.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Elements(array) if ending == Ending::Clean => {
+                array.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }

@@ -234,12 +234,12 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Begins an exchange whose request's body is in `encoding`.
+    /// Begins an exchange whose request goes to `path`, with a body in `encoding`.
     pub(super) fn start(
         proxy: &Arc<Proxy>,
         origin: Origin,
         dialect: Result<&'static dyn Dialect, Unobserved>,
-        encoding: &str,
+        (path, encoding): (&str, &str),
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
@@ -249,6 +249,7 @@ impl Recording {
         let live = Arc::new(Live::new(origin, place.is_some()));
         let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
         let mut observer = Observer::new(dialect, started)
+            .on_path(path)
             .within(Arc::clone(&proxy.decoders))
             .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
         observer.request_encoding(encoding);
@@ -458,7 +459,8 @@ mod tests {
             started: proxy.clock.now(),
         };
         let upstream = proxy.vitals.upstream(&origin.upstream);
-        Recording::start(proxy, origin, Ok(&Broken), "", Arc::clone(&proxy.routes.load().config), upstream)
+        let config = Arc::clone(&proxy.routes.load().config);
+        Recording::start(proxy, origin, Ok(&Broken), ("/", ""), config, upstream)
     }
 
     #[tokio::test]

@@ -6,24 +6,39 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
+use super::gemini::Gemini;
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, ollama, openai};
+use super::{anthropic, chance, embeddings, ollama, openai, responses};
 use crate::clock::Clock;
 
 /// Every API that the server speaks.
-pub(crate) const APIS: [&dyn Api; 6] = [
+pub(crate) const APIS: [&dyn Api; 10] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
     &anthropic::Messages,
     &ollama::Chat,
     &ollama::Generate,
+    &responses::Responses,
+    &Gemini::Whole,
+    &Gemini::Events,
+    &Gemini::Array,
 ];
 
 /// An API.
 pub(crate) trait Api: Sync {
     /// How its paths end.
     fn path(&self) -> &'static str;
+
+    /// Whether a query is its own, where a path is not enough to tell.
+    fn answers_query(&self, _: &str) -> bool {
+        true
+    }
+
+    /// The model that a path names, where it is named there.
+    fn model<'p>(&self, _: &'p str) -> Option<&'p str> {
+        None
+    }
 
     /// Reads a request's body.
     fn read(&self, body: &[u8]) -> Result<Wish, Refusal>;
@@ -69,9 +84,9 @@ pub(crate) trait Api: Sync {
     }
 }
 
-/// The API of a path.
-pub(crate) fn find(path: &str) -> Option<&'static dyn Api> {
-    APIS.into_iter().find(|api| path.ends_with(api.path()))
+/// The API of a path and its query.
+pub(crate) fn find(path: &str, query: &str) -> Option<&'static dyn Api> {
+    APIS.into_iter().find(|api| path.ends_with(api.path()) && api.answers_query(query))
 }
 
 /// Writing to a buffer that grows cannot fail.
