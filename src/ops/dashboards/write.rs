@@ -170,12 +170,14 @@ fn target(panel: &Panel, query: &Query, letter: char) -> Value {
         Kind::Table => "table",
         Kind::Stat | Kind::Lines | Kind::Stack => "time_series",
     };
-    let is_table = panel.kind == Kind::Table;
+    // A number of now is asked for now: over a range the newest one may be an hour old where traffic ended, and a budget's
+    // 30 days would be summed at each step.
+    let is_instant = matches!(panel.kind, Kind::Stat | Kind::Table);
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let has_exemplars = query.expr.split(|c| !is_word(c)).filter_map(row).any(|row| row.exemplars);
     json!({
         "refId": letter.to_string(), "datasource": source(), "editorMode": "code", "expr": matched(query.expr),
-        "legendFormat": query.legend, "format": format, "instant": is_table, "range": !is_table,
+        "legendFormat": query.legend, "format": format, "instant": is_instant, "range": !is_instant,
         "exemplar": has_exemplars && matches!(panel.kind, Kind::Lines | Kind::Heatmap),
     })
 }
