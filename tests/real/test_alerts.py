@@ -221,14 +221,19 @@ ELSEWHERE = (
 )
 
 
+@contextlib.contextmanager
+def demonstration(folder: Path) -> Iterator[str]:
+    """A Prometheus that watches a `streamgauge demo`, with the rules of its configuration: its URL."""
+    with programs.demo(folder) as demo:
+        config = folder / "config.yaml"
+        config.write_bytes(urllib.request.urlopen(demo.metrics_url.replace("/metrics", "/config"), timeout=10).read())
+        with programs.prometheus(demo.metrics_url, folder, rules=rules(config, folder)) as server:
+            yield server
+
+
 def test_every_rule_has_data_during_the_demonstration(tmp_path):
     """Every series that a rule asks for, and every rule as a whole where its comparisons only say yes or no."""
-    with contextlib.ExitStack() as stack:
-        start = stack.enter_context
-        demo = start(programs.demo(tmp_path))
-        config = tmp_path / "config.yaml"
-        config.write_bytes(urllib.request.urlopen(demo.metrics_url.replace("/metrics", "/config"), timeout=10).read())
-        server = start(programs.prometheus(demo.metrics_url, tmp_path, rules=rules(config, tmp_path)))
+    with demonstration(tmp_path) as server:
         queries = {rule["query"] for rule in read_rules(server)}
         whole = {COMPARISON.sub(lambda found: found[0] + (" bool " if found[1] else ""), query) for query in queries}
         all_queries = whole | {found for query in queries for found in SELECTOR.findall(query)}
