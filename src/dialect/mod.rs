@@ -5,6 +5,7 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+pub mod conversation;
 mod gemini;
 pub mod inject;
 mod lenient;
@@ -14,6 +15,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_realtime;
 mod openai_responses;
 pub mod prompt;
 
@@ -73,6 +75,11 @@ pub trait Dialect: Sync {
     /// Whether it is known what this API adds to the text of a prompt; else a count of the text is an estimate.
     fn knows_prompts(&self) -> bool {
         true
+    }
+
+    /// Whether the server holds what a prompt is made of, so that a request's text says nothing of how long it is.
+    fn holds_context(&self) -> bool {
+        false
     }
 
     /// Whether a JSON array is a stream of this API, its elements the events.

@@ -1,6 +1,6 @@
 //! Cuts one direction of a WebSocket (RFC 6455) into messages, from a copy of its bytes: masks, fragments, control frames
 //! between them, and the compression of RFC 7692. Text and binary are the same here, and nobody asks whether a text is
-//! UTF-8. Absent: other extensions, and what only the two ends need, as pongs and the reasons of a close.
+//! UTF-8. Absent: other extensions, what pongs carry, and the reasons of a close.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::sse::{EVENT_LIMIT, KEPT_CAPACITY};
 
 /// The longest head of a frame: two bytes, a length of eight, a mask of four.
 const HEAD_LIMIT: usize = 14;
-const CONTROL_LIMIT: u64 = 125; // what a control frame may carry
+const CONTROL_LIMIT: usize = 125; // what a control frame may carry
 const SCRATCH: usize = 4 << 10; // on the stack: bytes without their mask; whole masks
 /// What every sender leaves out at the end of a compressed message.
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
@@ -22,6 +22,8 @@ pub enum Message<'a> {
     Data(&'a [u8]),
     /// A message that was longer than is held; its bytes are gone, the next one is read as usual.
     TooLarge,
+    /// This side wants this to be repeated by the other one.
+    Ping(&'a [u8]),
     /// This side closes: nothing follows.
     Close,
 }
@@ -91,6 +93,8 @@ pub struct WebSocket {
     /// A message has begun and not ended; whether it is compressed.
     message: Option<bool>,
     held: Held,
+    /// What the ping carries that has begun: never much.
+    ping: Vec<u8>,
     closed: bool,
 }
 
@@ -118,8 +122,8 @@ struct Frame {
 enum Kind {
     Data,
     Close,
-    /// Ping or pong.
-    Other,
+    Ping,
+    Pong,
 }
 
 /// The message that has begun.
@@ -177,6 +181,7 @@ impl WebSocket {
             frame: None,
             message: None,
             held: Held { bytes: Vec::new(), too_large: false, share, refused: false },
+            ping: Vec::new(),
             closed: false,
         }
     }
@@ -252,7 +257,7 @@ impl WebSocket {
         let is_fine = match opcode {
             0 => self.message.is_some() && marks == 0,
             1 | 2 => self.message.is_none() && (marks == 0 || (is_compressed && self.deflate.is_some())),
-            8..=10 => is_last && marks == 0 && left <= CONTROL_LIMIT,
+            8..=10 => is_last && marks == 0 && left <= CONTROL_LIMIT as u64,
             _ => false,
         };
         if !is_fine || left > u64::MAX / 2 {
@@ -266,7 +271,8 @@ impl WebSocket {
         }
         let kind = match opcode {
             8 => Kind::Close,
-            9 | 10 => Kind::Other,
+            9 => Kind::Ping,
+            10 => Kind::Pong,
             _ => Kind::Data,
         };
         let mask = mask.filter(|_| second & 0x80 != 0);
@@ -288,11 +294,11 @@ impl WebSocket {
 
     /// Takes a part of a frame: out of its mask, out of the compression.
     fn take(&mut self, frame: &Frame, payload: &[u8]) -> Result<(), Broken> {
-        if frame.kind != Kind::Data {
+        if matches!(frame.kind, Kind::Close | Kind::Pong) {
             return Ok(());
         }
-        let Some(mut key) = frame.mask else { return self.unmasked(payload) };
-        if self.held.too_large && self.message == Some(false) {
+        let Some(mut key) = frame.mask else { return self.unmasked(frame.kind, payload) };
+        if frame.kind == Kind::Data && self.held.too_large && self.message == Some(false) {
             return Ok(());
         }
         key.rotate_left(frame.phase);
@@ -303,12 +309,16 @@ impl WebSocket {
                     *plain = masked ^ key;
                 }
             }
-            self.unmasked(scratch.get(..piece.len()).unwrap_or_default())?;
+            self.unmasked(frame.kind, scratch.get(..piece.len()).unwrap_or_default())?;
         }
         Ok(())
     }
 
-    fn unmasked(&mut self, payload: &[u8]) -> Result<(), Broken> {
+    fn unmasked(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Broken> {
+        if kind != Kind::Data {
+            self.ping.extend_from_slice(payload);
+            return Ok(());
+        }
         let held = &mut self.held;
         match self.deflate.as_mut().filter(|_| self.message == Some(true)) {
             None => held.append(payload),
@@ -325,14 +335,18 @@ impl WebSocket {
 
     fn end_frame(&mut self, frame: &Frame, emit: &mut dyn FnMut(Message<'_>)) -> Result<(), Broken> {
         match frame.kind {
-            Kind::Other => {}
+            Kind::Pong => {}
+            Kind::Ping => {
+                emit(Message::Ping(&self.ping));
+                self.ping.clear();
+            }
             Kind::Close => {
                 self.closed = true;
                 emit(Message::Close);
             }
             Kind::Data if frame.is_last => {
                 if self.message == Some(true) {
-                    self.unmasked(&TAIL)?;
+                    self.unmasked(Kind::Data, &TAIL)?;
                     if let Some(Deflate { afresh, decoder: Some(decoder) }) = &mut self.deflate {
                         decoder.restart(*afresh);
                     }
@@ -419,6 +433,7 @@ mod tests {
                 seen.push(match message {
                     Message::Data(data) => String::from_utf8_lossy(data).into_owned(),
                     Message::TooLarge => "(too large)".to_owned(),
+                    Message::Ping(text) => format!("(ping {})", String::from_utf8_lossy(text)),
                     Message::Close => "(close)".to_owned(),
                 });
             })
@@ -491,7 +506,7 @@ mod tests {
             frame(LAST | TEXT, MASK, b"nobody reads this"),
             b"\xFF\xFF".to_vec(),
         ];
-        check(&bytes.concat(), &["abc", "(close)"]);
+        check(&bytes.concat(), &["(ping are you there)", "(ping ?)", "abc", "(close)"]);
     }
 
     #[test]
@@ -513,7 +528,7 @@ mod tests {
                     bytes.extend(frame(LAST | CONTINUED, mask, two));
                     bytes.extend(frame(LAST | TEXT, mask, b"as it is"));
                 }
-                let want: Vec<&str> = texts.iter().flat_map(|text| [*text, "as it is"]).collect();
+                let want: Vec<&str> = texts.iter().flat_map(|text| ["(ping !)", *text, "as it is"]).collect();
                 check_as(header, &bytes, &want, Ok(()));
             }
         }
