@@ -7,6 +7,7 @@ mod kept;
 mod observation;
 mod reader;
 mod request;
+mod session;
 mod trace;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use reader::Answer;
 pub use head::Head;
 pub use kept::{Keeps, Kept, Output};
 pub use observation::{Observation, Text};
+pub use session::{Session, Side, Start, Turn, Unread};
 pub use trace::{Step, Trace};
 
 /// What a chunk of an answer brought.
@@ -69,6 +71,7 @@ impl Observer {
         let unobserved = dialect.err();
         let dialect = dialect.ok();
         let clocks = Clocks { started, ..Clocks::default() };
+        let hides_prompt = dialect.is_some_and(Dialect::holds_context);
         Self {
             dialect,
             request: dialect.map(|dialect| Box::new(Skim::new(dialect.request_members()))),
@@ -77,7 +80,7 @@ impl Observer {
             decoder: None,
             budget: None,
             keeping: None,
-            seen: Box::new(Observation { clocks, unobserved, ..Observation::default() }),
+            seen: Box::new(Observation { clocks, unobserved, hides_prompt, ..Observation::default() }),
             ended: Choices::default(),
             present: Choices::default(),
             path: PathFacts::default(),
@@ -116,6 +119,9 @@ impl Observer {
     pub fn keeping(mut self, keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
         let keeping = |dialect: &dyn Dialect| Keeping::new(keeps, dialect.knows_prompts(), budget);
         self.keeping = self.dialect.map(|dialect| Box::new(keeping(dialect)));
+        if let Some(keeping) = self.keeping.as_mut().filter(|_| self.seen.hides_prompt) {
+            keeping.lose_request();
+        }
         self
     }
 
@@ -178,7 +184,7 @@ impl Observer {
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
             Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) | Answer::Messages => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
@@ -206,7 +212,8 @@ impl Observer {
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
         let media_type =
             head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
-        self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
+        let is_stream = reader::stream(media_type).is_some() || head.in_messages;
+        self.seen.streamed = is_stream && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
         self.tell(Step::Head(head), at);

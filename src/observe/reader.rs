@@ -4,7 +4,7 @@
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Event, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) enum Answer {
     Stream(Sse),
     Lines(Ndjson),
     Elements(JsonArray),
+    /// Each chunk is a whole event.
+    Messages,
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -23,7 +25,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_))
+        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Messages)
     }
 }
 
@@ -43,6 +45,7 @@ impl Observer {
         self.seen.closure.observed = accepted;
         let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
         let answer = match stream(media_type) {
+            _ if accepted && head.in_messages => Answer::Messages,
             Some(answer) if accepted => answer,
             // Its first byte tells a stream from a whole answer.
             None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear,
@@ -132,6 +135,10 @@ impl Observer {
                 array.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
                 self.answer = Answer::Elements(array);
                 seen
+            }
+            Answer::Messages => {
+                self.answer = Answer::Messages;
+                self.framed(&Framed::Event(Event { name: None, data: bytes }), at)
             }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
