@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use streamgauge::dialect::DIALECTS;
+use streamgauge::dialect::conversation::{self, CONVERSATIONS};
 use streamgauge::wire::encoding::MEMORY_IN_ALL;
-use streamgauge::wire::{Budget, Decoder, Encoding, Framed, Ndjson, Skim, Sse, Wanted};
+use streamgauge::wire::websocket::{Extensions, Message};
+use streamgauge::wire::{Budget, Decoder, Encoding, Event, Framed, Ndjson, Skim, Sse, Wanted, WebSocket};
 
 fuzz_target!(|input: &[u8]| {
     let [which, place, bytes @ ..] = input else { return };
     let cut = bytes.len() * usize::from(*place) / 255;
     let pieces = [&bytes[..cut], &bytes[cut..]];
-    match which % 8 {
+    match which % 11 {
         0 => assert_eq!(sse(&[bytes]), sse(&pieces)),
         1 => assert_eq!(ndjson(&[bytes]), ndjson(&pieces)),
         2 => decoded("gzip", bytes, &pieces),
@@ -22,28 +24,31 @@ fuzz_target!(|input: &[u8]| {
         4 => decoded("br", bytes, &pieces),
         5 => decoded("zstd", bytes, &pieces),
         6 => DIALECTS.iter().for_each(|dialect| skimmed(dialect.request_members(), bytes, &pieces)),
-        _ => DIALECTS.iter().for_each(|dialect| skimmed(dialect.body_members(), bytes, &pieces)),
+        7 => DIALECTS.iter().for_each(|dialect| skimmed(dialect.body_members(), bytes, &pieces)),
+        8 => assert_eq!(messages("", &[bytes]), messages("", &pieces)),
+        9 => messages_of_bombs(bytes, &pieces),
+        _ => told(bytes),
     }
 });
 
 /// An event's name and data; nothing where one was too large.
-type Event = Option<(Option<String>, Vec<u8>)>;
+type Seen = Option<(Option<String>, Vec<u8>)>;
 
-fn event(framed: &Framed<'_>) -> Event {
+fn event(framed: &Framed<'_>) -> Seen {
     match framed {
         Framed::Event(event) => Some((event.name.map(str::to_owned), event.data.to_vec())),
         Framed::TooLarge => None,
     }
 }
 
-fn sse(pieces: &[&[u8]]) -> Vec<Event> {
+fn sse(pieces: &[&[u8]]) -> Vec<Seen> {
     let (mut framing, mut events) = (Sse::default(), Vec::new());
     pieces.iter().for_each(|piece| framing.push(piece, &mut |framed| events.push(event(&framed))));
     framing.finish(&mut |framed| events.push(event(&framed)));
     events
 }
 
-fn ndjson(pieces: &[&[u8]]) -> Vec<Event> {
+fn ndjson(pieces: &[&[u8]]) -> Vec<Seen> {
     let (mut framing, mut events) = (Ndjson::default(), Vec::new());
     pieces.iter().for_each(|piece| framing.push(piece, &mut |framed| events.push(event(&framed))));
     framing.finish(&mut |framed| events.push(event(&framed)));
@@ -64,6 +69,37 @@ fn decoded(name: &str, bytes: &[u8], pieces: &[&[u8]]) {
     if whole.1 && cut.1 {
         assert_eq!(whole.0, cut.0);
     }
+}
+
+/// The messages of one direction of a WebSocket, and whether it could be read to the end.
+fn messages(extensions: &str, pieces: &[&[u8]]) -> (Vec<Option<Vec<u8>>>, bool) {
+    let agreed = Extensions::of([extensions]).unwrap_or_default();
+    let mut socket = WebSocket::of_client(agreed, &Arc::new(Budget::new(MEMORY_IN_ALL)));
+    let mut messages = Vec::new();
+    let mut take = |message: Message<'_>| {
+        messages.push(match message {
+            Message::Data(data) | Message::Ping(data) => Some(data.to_vec()),
+            Message::TooLarge | Message::Close => None,
+        });
+    };
+    let fine = pieces.iter().all(|piece| socket.push(piece, &mut take).is_ok());
+    (messages, fine)
+}
+
+/// Compressed ones. How far a bomb is read depends on the pieces.
+fn messages_of_bombs(bytes: &[u8], pieces: &[&[u8]]) {
+    let read = |pieces: &[&[u8]]| messages("permessage-deflate", pieces);
+    let (whole, cut) = (read(&[bytes]), read(pieces));
+    if whole.1 && cut.1 {
+        assert_eq!(whole.0, cut.0);
+    }
+}
+
+/// What a message is to its session, and what it tells.
+fn told(bytes: &[u8]) {
+    let (_, _) = (conversation::asking(bytes), conversation::told(bytes));
+    let event = Event { name: None, data: bytes };
+    CONVERSATIONS.iter().for_each(|conversation| conversation.dialect.event(&event, &mut |_| {}));
 }
 
 fn skimmed(wanted: &'static Wanted, bytes: &[u8], pieces: &[&[u8]]) {
