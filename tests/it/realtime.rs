@@ -345,3 +345,56 @@ async fn an_objective_judges_each_response() {
     let verdicts: Vec<_> = lines.iter().map(|line| line["slo"]["voice"].clone()).collect();
     assert_eq!(verdicts, [json!("good"), json!("bad"), Value::Null]);
 }
+
+/// Numbers that look random and are the same each time.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_in_a_session_what_began_ends_once() {
+    let created = |id: &str| json!({"type": "response.created", "response": {"id": id}});
+    for seed in 0..150 {
+        let mut chance = Chance(seed);
+        let target = ["/v1/realtime?model=m", "/v1/responses"][chance.below(2) as usize];
+        let extensions = ["", "permessage-deflate", DEFLATE][chance.below(3) as usize];
+        let mut session = Session::open(ONE_UPSTREAM, target, extensions).await;
+        for _ in 0..chance.below(40) {
+            let id = ["a", "b", "c"][chance.below(3) as usize];
+            let status = ["completed", "incomplete", "failed", "cancelled"][chance.below(4) as usize];
+            match chance.below(9) {
+                0 | 1 => session.ask(&json!({"type": "response.create", "event_id": id, "model": "m"})).await,
+                2 | 3 => session.tell(1, &created(id)).await,
+                4 => session.tell(1, &delta(id, "x")).await,
+                5 => session.tell(1, &done(id, status)).await,
+                6 => {
+                    session
+                        .tell(1, &json!({"type": format!("response.{status}"), "response": {"id": id}}))
+                        .await
+                }
+                7 => session.tell(1, &json!({"type": "error", "error": {"type": "x", "event_id": id}})).await,
+                _ => session.tell(1, &json!({"type": "input_audio_buffer.speech_stopped"})).await,
+            }
+            let sample = |name| session.sidecar.sample(name).unwrap();
+            assert!(sample(STARTED) - sample(IN_FLIGHT) >= 0.0 && sample(IN_FLIGHT) >= 1.0);
+        }
+        let end = chance.below(4);
+        if end == 0 {
+            session.server.write(b"\xFFno frame").await;
+            session.client.read_exactly(9).await;
+        }
+        if end == 1 {
+            session.sidecar.cut();
+        }
+        // Each is settled once: their lines are as many as have started.
+        let lines = if end == 2 { session.close().await } else { session.gone().await };
+        let ids: std::collections::BTreeSet<_> =
+            lines.iter().map(|line| line["request_id"].to_string()).collect();
+        assert_eq!(ids.len(), lines.len(), "seed {seed}");
+    }
+}
