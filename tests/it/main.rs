@@ -16,6 +16,8 @@ mod counting;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod encode;
 #[cfg(test)]
 mod endings;
