@@ -7,23 +7,33 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, ollama, openai};
+use super::{anthropic, chance, embeddings, kserve, ollama, openai, sglang, tgi};
 use crate::clock::Clock;
 
-/// Every API that the server speaks.
-pub(crate) const APIS: [&dyn Api; 6] = [
+/// Every API that the server speaks; the first that answers a path has it.
+pub(crate) const APIS: [&dyn Api; 11] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
     &anthropic::Messages,
     &ollama::Chat,
     &ollama::Generate,
+    &embeddings::OllamaEmbed,
+    &kserve::Generate { stream: false },
+    &kserve::Generate { stream: true },
+    &tgi::Stream,
+    &sglang::Generate,
 ];
 
 /// An API.
 pub(crate) trait Api: Sync {
     /// How its paths end.
     fn path(&self) -> &'static str;
+
+    /// Whether a path is its own.
+    fn answers(&self, path: &str) -> bool {
+        path.ends_with(self.path())
+    }
 
     /// Reads a request's body.
     fn read(&self, body: &[u8]) -> Result<Wish, Refusal>;
@@ -71,7 +81,7 @@ pub(crate) trait Api: Sync {
 
 /// The API of a path.
 pub(crate) fn find(path: &str) -> Option<&'static dyn Api> {
-    APIS.into_iter().find(|api| path.ends_with(api.path()))
+    APIS.into_iter().find(|api| api.answers(path))
 }
 
 /// Writing to a buffer that grows cannot fail.
