@@ -26,7 +26,9 @@ use crate::sinks::Sink;
 use crate::sinks::ledger::UsageLedger;
 use crate::sinks::metrics::Metrics;
 use crate::sinks::notices::Notices;
+use crate::sinks::recent::Recent;
 use crate::sinks::request_log::RequestLog;
+use crate::status::Sources;
 use crate::vitals::Vitals;
 
 /// Where the two planes run. In tests all are the same.
@@ -127,7 +129,7 @@ impl App {
         let tokenizers = Arc::new(Tokenizers::default());
         warn_of(&config);
         tokenizers.load(&config.models)?;
-        let Accounts { metrics, admission, budgets } = accounts.clone();
+        let Accounts { metrics, admission, budgets, recent } = accounts.clone();
         let sweep = move |now| accounts.sweep(now);
         let (windows, expectations) = (Arc::clone(&admission), Arc::clone(&admission.expectations));
         let (places, pipeline) =
@@ -139,18 +141,18 @@ impl App {
         keyring.apply(keys);
         let proxy =
             Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, Arc::clone(&tokenizers)));
-        let seen = Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok()));
         let core = Arc::new(Core {
             proxy: Arc::clone(&proxy),
             metrics,
             budgets,
             tokenizers,
             keyring,
+            seen: Mutex::new(shell.file.as_ref().and_then(|path| std::fs::read(path).ok())),
             shell,
             drain: CancellationToken::new(),
-            seen,
         });
-        let admin_page = Arc::new(Admin::new(Arc::clone(&core.metrics), Arc::clone(&core) as _));
+        let sources = Sources { proxy: Arc::clone(&proxy), metrics: Arc::clone(&core.metrics), recent };
+        let admin_page = Arc::new(Admin::new(Arc::new(sources), Arc::clone(&core) as _));
 
         let [listener_stop, pipeline_stop, budgets_stop, admin_stop] =
             [(); 4].map(|()| CancellationToken::new());
@@ -278,6 +280,7 @@ struct Accounts {
     metrics: Arc<Metrics>,
     admission: Arc<Admission>,
     budgets: Arc<Budgets>,
+    recent: Arc<Recent>,
 }
 
 impl Accounts {
@@ -293,12 +296,12 @@ impl Accounts {
         let metrics = Metrics::new(config, Arc::clone(vitals), Arc::clone(live), clock);
         let metrics = metrics.context("could not make the metrics")?.with_windows(Arc::clone(&admission));
         let metrics = Arc::new(metrics.with_budgets(Arc::clone(&budgets)));
-        Ok(Self { metrics, admission, budgets })
+        Ok(Self { metrics, admission, budgets, recent: Arc::new(Recent::new(clock)) })
     }
 
     fn sinks(&self) -> Vec<Arc<dyn Sink>> {
-        let Self { metrics, admission, budgets } = self.clone();
-        vec![metrics as _, admission as _, budgets as _, Arc::new(Notices::default())]
+        let Self { metrics, admission, budgets, recent } = self.clone();
+        vec![metrics as _, admission as _, budgets as _, recent as _, Arc::new(Notices::default())]
     }
 
     /// Drops what idles.

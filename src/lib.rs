@@ -16,12 +16,12 @@
 //!    [`exchange::Exchange`].
 //! 7. The [`sinks`] are told: [metrics](sinks::metrics), the [request log](sinks::request_log), the
 //!    [usage ledger](sinks::ledger).
-//! 8. Prometheus scrapes the [admin port](admin).
+//! 8. Prometheus scrapes the [admin port](admin); who is on call looks at the [status](status) there.
 //!
 //! # Reading order
 //!
 //! [`exchange`], [`wire`], [`dialect`], [`observe`], [`account`], [`proxy`], [`pipeline`], [`counting`], [`sinks`],
-//! [`admin`], [`app`]; beside them [`config`], [`jwks`], [`ops`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
+//! [`status`], [`admin`], [`app`]; beside them [`config`], [`jwks`], [`ops`], [`replay`], [`sim`] and [`demo`]. Arrows point downwards only; a test holds the layers.
 //!
 //! # Glossary
 //!
@@ -54,5 +54,6 @@ pub mod proxy;
 pub mod replay;
 pub mod sim;
 pub mod sinks;
+pub mod status;
 pub mod vitals;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! What is known of each open exchange, as atomics: the data plane writes, the accounts plane and a scrape
 //! read. One entry per open exchange, taken out when its record is finished.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -29,11 +29,38 @@ pub struct Origin {
     pub started: Moment,
 }
 
+/// How far a request has come on its way up. It never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// It is read ahead.
+    Receiving,
+    /// It waits for what our own limits say.
+    Held,
+    /// It waits for a connection.
+    Connecting,
+    /// A connection takes it.
+    Sending,
+    /// Its last byte has been handed over.
+    Sent,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Receiving, Self::Held, Self::Connecting, Self::Sending, Self::Sent];
+}
+
 /// One open exchange.
 #[derive(Debug)]
 pub struct Live {
     /// What was known at its start.
     pub origin: Origin,
+    stage: AtomicU8,
+    /// 0: none yet.
+    code: AtomicU16,
+    requested: OnceLock<Name>,
+    /// Token events by the last look, and the look that first found so many.
+    looked: AtomicU64,
+    moved: AtomicU64,
     awaits_token: AtomicBool,
     accepted: OnceLock<Accepted>,
     first_token: AtomicU64,
@@ -92,12 +119,18 @@ pub struct Flow {
 }
 
 const NONE: u64 = u64::MAX; // no moment: 584 years after the start; no count
+const NAME_LIMIT: usize = 128; // a label's longest value
 
 impl Live {
     /// An exchange that has just begun. `has_record`: there is a place for its record.
     pub fn new(origin: Origin, has_record: bool) -> Self {
         Self {
             origin,
+            stage: AtomicU8::new(Stage::Receiving as u8),
+            code: AtomicU16::new(0),
+            requested: OnceLock::new(),
+            looked: AtomicU64::new(0),
+            moved: AtomicU64::new(NONE),
             awaits_token: AtomicBool::new(false),
             accepted: OnceLock::new(),
             first_token: AtomicU64::new(NONE),
@@ -116,6 +149,58 @@ impl Live {
             events_told: AtomicU64::new(0),
             taken: AtomicBool::new(!has_record),
         }
+    }
+
+    /// The request has come so far.
+    pub fn reach(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    /// How far the request has come.
+    pub fn stage(&self) -> Stage {
+        let stage = self.stage.load(Ordering::Relaxed);
+        Stage::ALL.get(usize::from(stage)).copied().unwrap_or(Stage::Sent)
+    }
+
+    /// The answer's head has come, with this status.
+    pub fn set_code(&self, code: u16) {
+        self.code.store(code, Ordering::Relaxed);
+    }
+
+    /// The answer's status; none before its head.
+    pub fn code(&self) -> Option<u16> {
+        Some(self.code.load(Ordering::Relaxed)).filter(|code| *code > 0)
+    }
+
+    /// Keeps the model that is asked for.
+    pub fn set_requested(&self, model: &Name) {
+        // It may be read off the first piece of a request and off its end.
+        let _ = self.requested.set(model.cut(NAME_LIMIT));
+    }
+
+    /// The model that is asked for, as far as is known.
+    pub fn requested(&self) -> Option<&Name> {
+        self.requested.get()
+    }
+
+    /// Notes whether tokens have come since the last look: what is not to cost a chunk anything is looked for.
+    pub fn look(&self, now: Moment) {
+        let events = self.events();
+        if self.looked.swap(events, Ordering::Relaxed) != events {
+            self.moved.store(now.as_nanos(), Ordering::Relaxed);
+        }
+    }
+
+    /// When tokens came last, as far as looks tell: up to one look too late.
+    pub fn last_token(&self, now: Moment) -> Option<Moment> {
+        let (first, _) = self.first_token()?;
+        if self.looked.load(Ordering::Relaxed) != self.events() {
+            return Some(now);
+        }
+        Some(match self.moved.load(Ordering::Relaxed) {
+            NONE => first,
+            nanos => first.max(Moment::from_nanos(nanos)),
+        })
     }
 
     /// Says whether a first token is to come: a stream was asked for, or has begun.
@@ -195,6 +280,12 @@ impl Live {
     pub fn take_limited(&self) -> Option<&Limited> {
         let limited = self.limited()?;
         (!self.limited_told.swap(true, Ordering::Relaxed)).then_some(limited)
+    }
+
+    /// Whether the answer is to be a stream, as far as is known.
+    pub fn is_stream(&self) -> Option<bool> {
+        let is_known = self.stage() == Stage::Sent || self.code().is_some();
+        is_known.then(|| self.awaits_token.load(Ordering::Relaxed))
     }
 
     /// Since when the client has been waiting for a first token; none where none is to come or it came.

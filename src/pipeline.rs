@@ -186,7 +186,9 @@ impl Pipeline {
         if tells_flow && let Some(news) = self.learned.news() {
             self.expectations.store(Arc::new(news));
         }
+        let now = self.clock.now();
         for live in self.live.snapshot() {
+            live.look(now);
             self.first_token(&live);
             self.limited(&live);
             self.judge(&live);
@@ -326,8 +328,7 @@ impl Pipeline {
         let (text, live) = (settling.finished.observation.text(), Arc::clone(&settling.live));
         let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
-        self.tell(&Fact::Ended(&exchange));
-        self.tell(&Fact::Settled(&exchange));
+        self.sinks.iter().for_each(|sink| sink.record_end(&exchange));
         self.judge_ended(&live, &exchange);
         exchange
     }

@@ -22,7 +22,7 @@ pub struct Finished {
     /// What was known at its start.
     pub origin: Origin,
     /// What was seen.
-    pub observation: Observation,
+    pub observation: Box<Observation>,
     /// How the transport says it ended.
     pub ending: Ending,
     /// Time spent in connecting, where a new connection was needed.

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -20,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::proxy::opening::Opening;
-use crate::sinks::metrics::{Format, Metrics, accepts_gzip, gzip};
+use crate::sinks::metrics::{Format, accepts_gzip, gzip};
+use crate::status::{Sources, Status, page};
 
 /// What the admin port can ask of the rest.
 pub trait Control: Send + Sync + 'static {
@@ -39,7 +43,7 @@ pub trait Control: Send + Sync + 'static {
 
 /// The admin port.
 pub struct Admin {
-    metrics: Arc<Metrics>,
+    sources: Arc<Sources>,
     control: Arc<dyn Control>,
     ready: AtomicBool,
     /// Every exchange is settled: a scrape from now on is the last that is needed.
@@ -63,9 +67,9 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descri
 
 impl Admin {
     /// An admin port that answers `/ready` with yes.
-    pub fn new(metrics: Arc<Metrics>, control: Arc<dyn Control>) -> Self {
+    pub fn new(sources: Arc<Sources>, control: Arc<dyn Control>) -> Self {
         Self {
-            metrics,
+            sources,
             control,
             ready: AtomicBool::new(true),
             settled: AtomicBool::new(false),
@@ -138,7 +142,9 @@ impl Admin {
         let path = request.uri().path().to_owned();
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         match (path.as_str(), reading) {
+            ("/", true) if wants_page(&request) => self.status_page().await,
             ("/", true) => text(StatusCode::OK, INDEX),
+            ("/api/v1/status", true) => self.status_json().await,
             ("/live", true) => text(StatusCode::OK, "live\n"),
             ("/ready", true) if self.ready.load(Ordering::SeqCst) => text(StatusCode::OK, "ready\n"),
             ("/ready", true) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -191,10 +197,10 @@ impl Admin {
         let compressed = accepts_gzip(header(ACCEPT_ENCODING));
         // Closed never: the semaphore lives as long as this.
         let _alone = self.rendering.acquire().await;
-        let metrics = Arc::clone(&self.metrics);
+        let sources = Arc::clone(&self.sources);
         let rendered = tokio::task::spawn_blocking(move || {
             yield_to_traffic();
-            let page = metrics.render(format);
+            let page = sources.metrics.render(format);
             match compressed.then(|| gzip(&page)) {
                 Some(Ok(smaller)) => (smaller, true),
                 _ => (page, false),
@@ -213,6 +219,54 @@ impl Admin {
         }
         response
     }
+
+    async fn status_json(self: &Arc<Self>) -> Response<Full<Bytes>> {
+        let json = |status: &Status| {
+            let mut json = serde_json::to_vec_pretty(status).unwrap_or_default();
+            json.push(b'\n');
+            json
+        };
+        self.status("application/json", json).await
+    }
+
+    async fn status_page(self: &Arc<Self>) -> Response<Full<Bytes>> {
+        let mut response =
+            self.status("text/html; charset=utf-8", |status| page::html(status).into_bytes()).await;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        response
+    }
+
+    /// The status, written so. One at a time, as pages of metrics are.
+    async fn status(
+        self: &Arc<Self>,
+        kind: &'static str,
+        write: fn(&Status) -> Vec<u8>,
+    ) -> Response<Full<Bytes>> {
+        let ready = self.ready.load(Ordering::SeqCst);
+        let _alone = self.rendering.acquire().await;
+        let sources = Arc::clone(&self.sources);
+        let written = tokio::task::spawn_blocking(move || {
+            yield_to_traffic();
+            write(&sources.look(ready))
+        });
+        let Ok(written) = written.await else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "could not tell the status; the log says why\n");
+        };
+        let mut response = typed(StatusCode::OK, kind, written.into());
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        response
+    }
+}
+
+/// Whether a browser asks.
+fn wants_page(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.contains("text/html"))
 }
 
 /// Lets every other thread go first where the cores are busy: a page of 20,000 series takes one for 7 ms. It is for
@@ -226,13 +280,15 @@ fn yield_to_traffic() {
 const INDEX: &str = "\
 streamgauge, admin port
 
-GET  /metrics    Prometheus text 0.0.4, or OpenMetrics 1.0 with exemplars, by Accept
-GET  /live       200 while the process runs
-GET  /ready      200 while it takes requests, 503 while it drains
-GET  /config     the configuration, every default filled in
-POST /reload     read the configuration again           (from loopback only)
-POST /drain      finish running streams and end         (from loopback only)
-PUT  /log-level  body: a filter, as info or streamgauge=debug   (from loopback only)
+GET  /                 this, and in a browser the status: who hangs, what is wrong, how near limits are
+GET  /api/v1/status    the status as JSON
+GET  /metrics          Prometheus text 0.0.4, or OpenMetrics 1.0 with exemplars, by Accept
+GET  /live             200 while the process runs
+GET  /ready            200 while it takes requests, 503 while it drains
+GET  /config           the configuration, every default filled in
+POST /reload           read the configuration again           (from loopback only)
+POST /drain            finish running streams and end         (from loopback only)
+PUT  /log-level        body: a filter, as info or streamgauge=debug   (from loopback only)
 ";
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {

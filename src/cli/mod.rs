@@ -1,8 +1,12 @@
 //! The command line: one command a file. The only place that prints.
 
 mod check;
+mod dashboards;
 mod demo;
 mod explain;
+mod health;
+mod postmortem;
+mod prometheus;
 mod recorded;
 mod replay;
 mod rules;
@@ -53,7 +57,10 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
+    Health(health::Args),
     Rules(rules::Args),
+    Postmortem(postmortem::Args),
+    Dashboards(dashboards::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -79,7 +86,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Rules(args) => rules::run(args),
+        Command::Postmortem(args) => postmortem::run(args),
+        Command::Dashboards(args) => dashboards::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(&args),

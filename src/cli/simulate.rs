@@ -5,10 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::Uri;
 use tokio_util::sync::CancellationToken;
 
-use super::Interrupts;
+use super::{Interrupts, url};
 use crate::clock::Clock;
+use crate::demo::clients;
 use crate::sim::{Fault, Mishap, Profile, Settings, Sim, UsagePolicy};
 
 /// Flags of `streamgauge simulate`.
@@ -76,9 +78,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tokens_per_minute: Option<u64>,
 
+    /// Work on so many requests at once; the others wait in the order in which they came
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    slots: Option<u32>,
+
     /// Send a comment this often while a stream has no token yet
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     comments: Option<Duration>,
+
+    /// Send traffic too, that of the demonstration's three tenants, to this base URL: a sidecar's in front of this server
+    #[arg(long, value_name = "URL", value_parser = url)]
+    traffic: Option<Uri>,
 
     /// Decides texts, jitter and which requests go wrong
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -115,6 +125,7 @@ EXAMPLES:
   streamgauge simulate --tokens-per-minute 40000
   streamgauge simulate --model llama-8b --model llama-70b,ttft=400ms,tps=24
   streamgauge simulate --listen 0.0.0.0:8000 --fault status=503 --fault-rate 0.05
+  streamgauge simulate --model llama-3.1-8b --model llama-3.1-70b,ttft=400ms,tps=24 --traffic http://127.0.0.1:8080
   curl -N http://127.0.0.1:8000/v1/chat/completions -H 'x-sim-ttft: 1s' -H 'x-sim-fault: cut@5' \\
     -d '{\"model\": \"sim\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
 
@@ -173,13 +184,20 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     eprintln!("simulated inference server: base URL http://{address}/v1, models {}", names.join(", "));
     let mut interrupts = Interrupts::listen()?;
     let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let sending = async {
+        if let Some(target) = args.traffic.clone() {
+            clients(target).run(stop).await;
+        }
+    };
     let serving = Sim::new(settings, Clock::start()).serve(listener, shutdown.clone());
-    tokio::pin!(serving);
+    let both = async { tokio::join!(serving, sending) };
+    tokio::pin!(both);
     tokio::select! {
-        () = &mut serving => {}
+        _ = &mut both => {}
         () = interrupts.next() => {
             shutdown.cancel();
-            serving.await;
+            both.await;
         }
     }
     Ok(())
@@ -201,6 +219,7 @@ fn settings(args: &Args) -> Settings {
         usage: args.usage,
         mishap: args.fault.map(|fault| Mishap { fault, share: args.fault_rate }),
         tokens_per_minute: args.tokens_per_minute,
+        slots: args.slots.and_then(|slots| usize::try_from(slots).ok()),
         comments: args.comments,
         seed: args.seed,
         remember: 0,
@@ -266,6 +285,7 @@ mod tests {
             ("--usage maybe", "asked, on, off, continuous"),
             ("--tokens-per-chunk 0", "1.."),
             ("--tokens-per-minute 0", "1.."),
+            ("--slots 0", "1.."),
         ] {
             let problem = parse(line).unwrap_err();
             assert!(problem.contains(part), "{line}: {problem}");

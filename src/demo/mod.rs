@@ -29,6 +29,12 @@ use self::world::{LARGE, SMALL, TENANTS, World};
 use crate::app::{App, Runtimes, SetLogLevel, Shell, reachable};
 use crate::clock::Clock;
 use crate::config::{Config, File};
+use crate::sim::traffic::Driver;
+
+/// The demonstration's tenants, who send to `target`, for another server than its own.
+pub fn clients(target: Uri) -> Arc<Driver> {
+    world::clients(target)
+}
 
 /// How to demonstrate.
 #[derive(Debug, Clone, PartialEq)]

@@ -38,7 +38,7 @@ streamgauge demo: everything in this one process, nothing leaves this machine.
 {tenants}
   Clients' base URL   http://{data}/v1{data_note}
   Metrics             http://{admin}/metrics{admin_note}
-  Admin port          http://{admin}/
+  Status              http://{admin}/   (for a browser: who hangs, what is wrong)
   Simulated server    http://{server}/v1   (behind the sidecar)
 
   Try it from a second terminal; an answer through the sidecar, and what it measured:
@@ -101,7 +101,7 @@ pub(super) fn outcomes(places: &Places) -> String {
     format!("{}\n", grep(places.admin, "'streamgauge_requests_total.*batch'"))
 }
 
-/// What the sidecar sees, and how to see it oneself: three things to copy.
+/// What the sidecar sees, and how to see it oneself: things to copy.
 pub(super) fn clues(time: Duration, places: &Places, oldest: Option<Duration>) -> String {
     let oldest = oldest.map_or_else(
         || "Right now nobody waits.".to_owned(),
@@ -113,13 +113,17 @@ pub(super) fn clues(time: Duration, places: &Places, oldest: Option<Duration>) -
 
     1. Stream an answer from the slow model through the sidecar:
 {}
-    2. Find the hanging request in the metrics:
+    2. Find the hanging request: open http://{}/ in a browser, or
+  curl -s http://{}/api/v1/status | jq -c '.troubles[], .open[0]'
+    3. In the metrics all you see is that one hangs:
 {}
-    3. In a Prometheus that scrapes {}, the slow model, then the hanging request:
+    4. In a Prometheus that scrapes {}, the slow model, then the hanging request:
   histogram_quantile(0.95, sum by (model, le) (rate(streamgauge_time_to_first_token_seconds_bucket[1m])))
   max(streamgauge_oldest_awaiting_first_token_seconds)
 ",
         stream(places.data, LARGE),
+        places.admin,
+        places.admin,
         grep(places.admin, "awaiting_first_token"),
         places.admin,
     )
@@ -217,6 +221,7 @@ mod tests {
         for part in [
             "http://127.0.0.1:40001/v1   (port 8080 is taken)\n",
             "http://127.0.0.1:9464/metrics\n",
+            "http://127.0.0.1:9464/   (for a browser",
             "http://127.0.0.1:40002/v1 ",
             "search   many short chats",
             "At 0:30 the 70B",
@@ -245,6 +250,7 @@ mod tests {
         for part in [
             "    Right now: oldest waiting 9.4 s. See for yourself, until 1:20:\n",
             "\n  curl -N http://127.0.0.1:40001/v1/chat/completions -d '{\"model\":\"llama-3.1-70b\",",
+            "\n  curl -s http://127.0.0.1:9464/api/v1/status | jq -c '.troubles[], .open[0]'\n",
             "\n  curl -s http://127.0.0.1:9464/metrics | grep awaiting_first_token\n",
             "\n  histogram_quantile(0.95, ",
         ] {

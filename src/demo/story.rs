@@ -64,7 +64,7 @@ pub(super) const ACTS: [Act; 5] = [
     Act {
         at: Duration::from_secs(55),
         title: "what the sidecar sees",
-        text: "It knows every request that still waits for its first token, and since when.",
+        text: "It knows every request that still waits for its first token: whose it is, and since when.",
         change: Change::Look,
     },
     Act {

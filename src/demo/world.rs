@@ -54,6 +54,12 @@ fn batch(name: &'static str) -> TenantLoad {
     TenantLoad { stream_share: 0.0, output_tokens: (60, 240), ..TenantLoad::batch(name, 0.4, models) }
 }
 
+/// All tenants, who send to `target`.
+pub(super) fn clients(target: Uri) -> Arc<Driver> {
+    let tenants = TENANTS.iter().map(|tenant| (tenant.load)(tenant.name)).collect();
+    Driver::new(Traffic { target, tenants, concurrency: CONCURRENCY, requests: None, seed: 1 })
+}
+
 /// The world.
 #[derive(Debug)]
 pub(super) struct World {
@@ -91,10 +97,7 @@ impl World {
 
     /// Lets all tenants send, to `target`; `pace` multiplies how much.
     pub(super) fn send(&self, target: &Uri, pace: f64) {
-        let tenants = TENANTS.iter().map(|tenant| (tenant.load)(tenant.name)).collect();
-        let traffic =
-            Traffic { target: target.clone(), tenants, concurrency: CONCURRENCY, requests: None, seed: 1 };
-        let driver = Driver::new(traffic);
+        let driver = clients(target.clone());
         driver.set_pace(pace);
         self.sending.spawn(driver.run(self.end_of_sending.clone()));
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::lenient::{COUNT_LIMIT, Few, Number, Word};
 use super::{OwnError, RequestFacts, Signal, tell_text};
 use crate::exchange::{FinishReason, Name, Usage};
-use crate::wire::{Event, Members, Wanted};
+use crate::wire::{Event, Members, Wanted, bare_text};
 
 /// Reads one event of a stream; `tell` says what one of its choices holds.
 pub(super) fn event<'a, C: Deserialize<'a>>(
@@ -207,12 +207,12 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(tier) = word("service_tier") {
         emit(Signal::Tier(&tier));
     }
-    let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
+    let json = |path| members.last(path).and_then(|json| std::str::from_utf8(json).ok());
     tell_usage(json("usage"), json("timings"), emit);
     tell_text(members, BODY_TEXTS, emit);
     let reasons = members.each("choices.*.finish_reason");
     for (choice, reason) in (0..).zip(reasons) {
-        if let Some(reason) = serde_json::from_slice(reason).ok().filter(|reason: &&str| !reason.is_empty()) {
+        if let Some(reason) = bare_text(reason).filter(|reason| !reason.is_empty()) {
             emit(Signal::Finish { choice, reason: finish_reason(reason) });
         }
     }

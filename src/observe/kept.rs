@@ -179,6 +179,11 @@ impl Keeping {
         }
     }
 
+    /// The request cannot be read.
+    pub(super) fn lose_request(&mut self) {
+        self.kept.request = None;
+    }
+
     /// Something of what was generated could not be read.
     pub(super) fn lose_output(&mut self) {
         self.kept.output = None;

@@ -7,6 +7,7 @@ mod head;
 mod kept;
 mod observation;
 mod reader;
+mod request;
 mod trace;
 
 use std::sync::Arc;
@@ -40,13 +41,16 @@ pub struct Observer {
     dialect: Option<&'static dyn Dialect>,
     /// Boxed, as a whole answer's: a stream that runs for minutes has neither.
     request: Option<Box<Skim>>,
+    /// Takes the request's body out of its encoding, where it has one.
+    request_decoder: Option<Box<Decoder>>,
     answer: Answer,
     decoder: Option<Decoder>,
     /// What decoding may hold; none: a budget of its own.
     budget: Option<Arc<Budget>>,
     /// Keeps the text, as long as somebody may want to count it.
     keeping: Option<Box<Keeping>>,
-    seen: Observation,
+    /// Boxed, for it changes hands many times on its way to be settled.
+    seen: Box<Observation>,
     ended: Choices,
     present: Choices,
     /// What a dialect tells of each choice by itself.
@@ -72,11 +76,12 @@ impl Observer {
         Self {
             dialect,
             request: dialect.map(|dialect| Box::new(Skim::new(dialect.request_members()))),
+            request_decoder: None,
             answer: Answer::Awaited,
             decoder: None,
             budget: None,
             keeping: None,
-            seen: Observation { clocks, unobserved, ..Observation::default() },
+            seen: Box::new(Observation { clocks, unobserved, ..Observation::default() }),
             ended: Choices::default(),
             present: Choices::default(),
             each: Each::default(),
@@ -121,17 +126,6 @@ impl Observer {
     /// What was kept of the text, where there is a tokenizer for it; to be asked for after the end.
     pub fn take_kept(&mut self) -> Option<Kept> {
         self.keeping.take().and_then(|keeping| keeping.finish())
-    }
-
-    /// More of the request's body has passed.
-    pub fn request_chunk(&mut self, bytes: &[u8]) {
-        self.seen.bytes_in += bytes.len() as u64;
-        if let Some(keeping) = &mut self.keeping {
-            keeping.request_chunk(bytes);
-        }
-        if let Some(skim) = &mut self.request {
-            skim.push(bytes);
-        }
     }
 
     /// The request's last byte has been handed to the upstream. Gives what its body told.
@@ -216,7 +210,8 @@ impl Observer {
         self.seen.closure.code = Some(head.status);
         self.seen.limits = (!head.limits.is_empty()).then(|| Box::new(head.limits));
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
-        let media_type = head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let media_type =
+            head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
@@ -224,7 +219,7 @@ impl Observer {
     }
 
     /// The exchange has ended. What was seen is handed out: nothing more is to be asked of this observer.
-    pub fn finish(&mut self, ending: Ending, at: Moment) -> Observation {
+    pub fn finish(&mut self, ending: Ending, at: Moment) -> Box<Observation> {
         self.seen.clocks.ended = at;
         self.read_request();
         match std::mem::replace(&mut self.answer, Answer::Opaque) {

@@ -51,7 +51,7 @@ pub struct Observation {
     pub undecodable: u64,
     /// Events that were too long to be read.
     pub too_large: u64,
-    /// Why its content encoding was not read to its end, where it is one that can be read.
+    /// Why the content encoding of the request or of the answer was not read to its end, where it is one that can be read.
     pub undecoded: Option<Stop>,
 }
 

@@ -1,14 +1,11 @@
 //! How an answer's body is read: taken out of its content encoding, then cut by its framing. What it means is
 //! the dialect's to say, and when, its parent's.
 
-use std::sync::Arc;
-
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
 use crate::exchange::Unobserved;
-use crate::wire::encoding::MEMORY_IN_ALL;
-use crate::wire::{Budget, Decoder, Encoding, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -58,10 +55,7 @@ impl Observer {
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
             return answer;
         }
-        match Decoder::new(
-            encoding,
-            &self.budget.clone().unwrap_or_else(|| Arc::new(Budget::new(MEMORY_IN_ALL))),
-        ) {
+        match Decoder::new(encoding, &self.decoding_budget()) {
             Ok(decoder) => {
                 self.decoder = Some(decoder);
                 answer
@@ -217,7 +211,7 @@ mod tests {
         let (content_type, content_encoding) = (Some("application/json"), Some("gzip"));
         observer.head(&Head { status, content_type, content_encoding, ..Head::default() }, at(1));
         body.chunks(7).for_each(|chunk| assert_eq!(observer.response_chunk(chunk, at(2)), Seen::default()));
-        observer.finish(Ending::Clean, at(3))
+        *observer.finish(Ending::Clean, at(3))
     }
 
     #[test]

@@ -11,12 +11,12 @@ use http::{Request, request};
 use super::upload::Upload;
 use super::upstream::{Answer, SendError, Sending, Upstream};
 use super::watch::Watch;
-use super::{Proxy, inject};
+use super::{Proxy, headers, inject};
 use crate::account::model::TokenizerName;
 use crate::admission::{Asking, Refusal};
 use crate::dialect::Dialect;
 use crate::exchange::Limited;
-use crate::live::Origin;
+use crate::live::{Origin, Stage};
 
 /// How long a request is waited for that is to be read to its end first. Of a slower one is known what has come by then.
 const UPLOAD_TIME: Duration = Duration::from_secs(10);
@@ -54,7 +54,9 @@ impl Applicant {
         };
         let began = self.proxy.clock.now();
         self.upload.is_looked_at();
-        let limited = self.admit(body).await;
+        self.watch.reach(Stage::Held);
+        // What is in an encoding is no prompt that could be counted; the observer has its length.
+        let limited = self.admit(body.filter(|_| headers::is_plain(&head.headers))).await;
         self.upload.was_looked_at();
         let delay = match limited {
             Ok(limited) => {
@@ -72,6 +74,7 @@ impl Applicant {
         let sending = if !is_upgrade && inject::may_ask(&upstream, Some(dialect), &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
+            watch.reach(Stage::Connecting);
             upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, proxy.clock.now())
         };
         sending.await

@@ -1,7 +1,7 @@
 //! Which headers go on. Hop-by-hop ones end here (RFC 9110, section 7.6.1); everything else passes as it came:
 //! duplicates, their order, and the case of names where HTTP/1 has one.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
 use crate::config::HostHeader;
@@ -18,6 +18,21 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// Whether a request asks to leave HTTP for another protocol.
 pub(super) fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11 && headers.contains_key(UPGRADE) && connection_lists(headers, "upgrade")
+}
+
+/// The encoding of a body; of what stands in several headers or is no text it is one that nobody knows.
+pub(super) fn content_encoding(headers: &HeaderMap) -> &str {
+    let mut all = headers.get_all(CONTENT_ENCODING).iter();
+    match (all.next(), all.next()) {
+        (None, _) => "",
+        (Some(one), None) => one.to_str().unwrap_or("unknown"),
+        _ => "unknown",
+    }
+}
+
+/// Whether a body is in no encoding.
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Makes a client's head one for the upstream. `upgrade`: see [`is_upgrade`]. `to_http2`: the upstream speaks

@@ -11,13 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
-};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, request, response};
 use hyper::body::{Body, Frame};
 use tokio::time::error::Elapsed;
 
+use super::headers;
 use super::tap::{Polled, TapError};
 use super::upload::{NotWhole, Original, RequestTap, Upload};
 use super::upstream::{Answer, SendError, Sending, Upstream};
@@ -25,6 +24,7 @@ use crate::clock::Clock;
 use crate::dialect::Dialect;
 use crate::dialect::inject::{Cutter, Edit, ask, refuses};
 use crate::exchange::Ending;
+use crate::live::Stage;
 use crate::vitals::UsageInjection;
 
 /// How much of a refusal is read to see what it names; one has some hundred bytes.
@@ -54,12 +54,8 @@ const SEALS: [&str; 10] = [
 pub(super) fn may_ask(upstream: &Upstream, dialect: Option<&dyn Dialect>, head: &request::Parts) -> bool {
     upstream.takes_asking()
         && dialect.is_some_and(Dialect::reports_usage_when_asked)
-        && is_plain(&head.headers)
+        && headers::is_plain(&head.headers)
         && !is_sealed(&head.headers)
-}
-
-fn is_plain(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_sealed(headers: &HeaderMap) -> bool {
@@ -132,6 +128,7 @@ impl Asking {
     }
 
     async fn pass(&self, head: request::Parts, body: RequestTap) -> Result<Answer, SendError> {
+        self.upload.reach(Stage::Connecting);
         self.upstream.send(Request::from_parts(head, body), false, self.clock.now()).await
     }
 
@@ -168,7 +165,7 @@ fn edited_body(body: &Bytes, edit: &Edit) -> VecDeque<Bytes> {
 
 fn may_refuse(answer: &Answer) -> bool {
     matches!(answer.response.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY)
-        && is_plain(answer.response.headers())
+        && headers::is_plain(answer.response.headers())
 }
 
 type Read = VecDeque<Result<Frame<Bytes>, hyper::Error>>;
@@ -225,7 +222,11 @@ impl Injection {
     /// Sees the answer's head. None where its body passes as any other.
     pub(super) fn begin(mut self: Box<Self>, head: &mut response::Parts) -> Option<Box<Self>> {
         let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|value| is_event_stream(value.as_bytes()));
-        if head.status.is_success() && is_stream && is_plain(&head.headers) && !is_sealed(&head.headers) {
+        if head.status.is_success()
+            && is_stream
+            && headers::is_plain(&head.headers)
+            && !is_sealed(&head.headers)
+        {
             head.headers.remove(CONTENT_LENGTH); // it will be shorter, and by how much is not known yet
             self.cutter = Some(Cutter::default());
         }

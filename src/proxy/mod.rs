@@ -39,7 +39,7 @@ use crate::clock::{Clock, Moment};
 use crate::counting::Tokenizers;
 use crate::dialect::{self, Dialect};
 use crate::exchange::{DialectId, Ending, Name, Unobserved};
-use crate::live::{LiveTable, Origin};
+use crate::live::{LiveTable, Origin, Stage};
 use crate::observe::Head;
 use crate::pipeline::Places;
 use crate::vitals::Vitals;
@@ -186,10 +186,10 @@ impl Begun {
         let vitals = upstream
             .as_ref()
             .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
-        let mut recording = {
-            let spoken = (dialect, request.uri().path());
-            Recording::start(&proxy, origin, spoken, Arc::clone(&routes.config), vitals)
-        };
+        let encoding = headers::content_encoding(request.headers());
+        let spoken = (dialect, request.uri().path());
+        let config = Arc::clone(&routes.config);
+        let mut recording = Recording::start(&proxy, origin, spoken, encoding, config, vitals);
         let holds = routes.config.limits.hold(&recording.watch().origin().tenant);
         drop(routes);
         let dialect = dialect.ok();
@@ -215,6 +215,7 @@ impl Begun {
         } else if !is_upgrade && inject::may_ask(&upstream, dialect, &head) {
             inject::send(&upstream, head, &upload, proxy.clock)
         } else {
+            recording.watch().reach(Stage::Connecting);
             upstream.send(Request::from_parts(head, upload.tap()), is_upgrade, now)
         };
         recording.sent(now);

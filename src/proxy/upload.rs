@@ -16,6 +16,7 @@ use tokio::time::error::Elapsed;
 
 use super::watch::Watch;
 use crate::clock::Moment;
+use crate::live::Stage;
 
 /// How much of a request's body is read while no connection has asked for it yet. A client that hangs up is
 /// noticed only while its body is being read, or has been.
@@ -229,6 +230,11 @@ impl Upload {
         state.moved = self.watch.now();
     }
 
+    /// The request has come so far.
+    pub(super) fn reach(&self, stage: Stage) {
+        self.watch.reach(stage);
+    }
+
     /// The present moment.
     pub(super) fn now(&self) -> Moment {
         self.watch.now()
@@ -238,6 +244,7 @@ impl Upload {
     fn handed(&self, is_last: bool) {
         let mut state = self.state.lock();
         state.moved = self.watch.now();
+        self.watch.reach(Stage::Sending);
         if is_last {
             self.watch.request_end(state.moved);
         }
@@ -265,7 +272,9 @@ impl Upload {
         state: &mut UploadState,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        state.taken = true;
+        if !std::mem::replace(&mut state.taken, true) {
+            self.watch.reach(Stage::Sending);
+        }
         if let Some(frame) = state.ahead.pop_front() {
             let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
             state.ahead_bytes -= bytes;

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::dialect::{Dialect, RequestFacts};
 use crate::exchange::{DialectId, Ending, Limited, Name, Unobserved};
-use crate::live::{Accepted, Live, Origin};
+use crate::live::{Accepted, Live, Origin, Stage};
 use crate::observe::{Head, Kept, Observation, Observer};
 use crate::pipeline::Note;
 use crate::vitals::{DropStage, ObservationFailure, UpstreamVitals, UsageInjection};
@@ -48,6 +48,7 @@ impl Watch {
     /// What the part of the request told that has been seen, and the model's label by it.
     pub(super) fn asked(&self) -> (RequestFacts, Option<Name>) {
         let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
+        self.requested(&facts);
         let model = self.config.models.names(facts.model.as_ref(), None).label(true).cloned();
         (facts, model)
     }
@@ -60,6 +61,17 @@ impl Watch {
         let answer =
             if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
         prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+    }
+
+    /// The request has come so far.
+    pub(super) fn reach(&self, stage: Stage) {
+        self.live.reach(stage);
+    }
+
+    fn requested(&self, facts: &RequestFacts) {
+        if let Some(model) = facts.model.as_ref().filter(|_| self.live.requested().is_none()) {
+            self.live.set_requested(model);
+        }
     }
 
     /// Keeps what limits did to it.
@@ -130,16 +142,27 @@ impl Watch {
     }
 
     pub(super) fn request_chunk(&self, bytes: &[u8]) {
-        self.observe(|observer| observer.request_chunk(bytes));
+        // As a rule the first piece is all, or names the model at its beginning: one that hangs before its end has a name.
+        let facts = self.observe(|observer| {
+            let is_first = observer.bytes_in() == 0;
+            observer.request_chunk(bytes);
+            is_first.then(|| observer.request_so_far()).flatten()
+        });
+        if let Some(facts) = facts.flatten() {
+            self.requested(&facts);
+        }
     }
 
     pub(super) fn request_end(&self, now: Moment) {
         let awaits = self.observe(|observer| {
-            observer.request_end(now);
+            if let Some(facts) = observer.request_end(now) {
+                self.requested(facts);
+            }
             observer.awaits_token()
         });
         self.set_goals();
         self.live.set_awaits_token(awaits.unwrap_or(false));
+        self.live.reach(Stage::Sent);
         self.observe_limits();
     }
 
@@ -211,11 +234,12 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Begins an exchange.
+    /// Begins an exchange whose request's body is in `encoding`.
     pub(super) fn start(
         proxy: &Arc<Proxy>,
         origin: Origin,
         (dialect, path): (Result<&'static dyn Dialect, Unobserved>, &str),
+        encoding: &str,
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
@@ -224,10 +248,11 @@ impl Recording {
         let place = proxy.places.clone().try_reserve_owned().ok();
         let live = Arc::new(Live::new(origin, place.is_some()));
         let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
-        let observer = Observer::new(dialect, started)
+        let mut observer = Observer::new(dialect, started)
             .on_path(path)
             .within(Arc::clone(&proxy.decoders))
             .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
+        observer.request_encoding(encoding);
         Self {
             place,
             in_flight_at_start,
@@ -281,6 +306,7 @@ impl Recording {
         if let Some(accepted) = accepted {
             watch.live.set_accepted(accepted);
         }
+        watch.live.set_code(head.status);
     }
 
     /// The client gets an answer of our own.
@@ -317,11 +343,11 @@ impl Recording {
         }
     }
 
-    fn observation(&self, ending: Ending, at: Moment) -> (Observation, Option<Kept>) {
+    fn observation(&self, ending: Ending, at: Moment) -> (Box<Observation>, Option<Kept>) {
         let finished = self.watch.observe(|observer| (observer.finish(ending, at), observer.take_kept()));
         *self.watch.observer.lock() = None;
         // Without an observer there is still how long it took and what the client got.
-        finished.unwrap_or_else(|| (Observation::of_transport(self.started, self.code, at), None))
+        finished.unwrap_or_else(|| (Box::new(Observation::of_transport(self.started, self.code, at)), None))
     }
 }
 
@@ -433,7 +459,8 @@ mod tests {
             started: proxy.clock.now(),
         };
         let upstream = proxy.vitals.upstream(&origin.upstream);
-        Recording::start(proxy, origin, (Ok(&Broken), "/"), Arc::clone(&proxy.routes.load().config), upstream)
+        let config = Arc::clone(&proxy.routes.load().config);
+        Recording::start(proxy, origin, (Ok(&Broken), "/"), "", config, upstream)
     }
 
     #[tokio::test]

@@ -71,7 +71,7 @@ pub fn settled(
     };
     let finished = Finished {
         origin,
-        observation,
+        observation: Box::new(observation),
         ending,
         connect: None,
         overhead_request: None,
@@ -159,6 +159,7 @@ impl Explainer {
 
 /// Hands a case's bytes to an observer; gives how many token events it told of.
 fn play(case: &Case, pieces: &Pieces<'_>, observer: &mut Observer) -> u64 {
+    observer.request_encoding(case.request.headers.get("content-encoding").unwrap_or_default());
     pieces.request.iter().for_each(|(_, bytes)| observer.request_chunk(bytes));
     observer.request_end(Moment::default());
     if let Some(response) = &case.response {
@@ -170,7 +171,7 @@ fn play(case: &Case, pieces: &Pieces<'_>, observer: &mut Observer) -> u64 {
 
 /// Where the upstream gave no head, the client gets the proxy's own answer.
 fn finish(mut observer: Observer, ending: exchange::Ending, at: Moment) -> Observation {
-    let mut seen = observer.finish(ending, at);
+    let mut seen = *observer.finish(ending, at);
     seen.closure.code = seen.closure.code.or(match ending {
         exchange::Ending::NoAnswer => Some(502),
         exchange::Ending::TimedOut => Some(504),

@@ -9,7 +9,8 @@
 //! answer from them and the request's `x-sim-*` headers, `api` and a file for each API write it down, `stream` sends it in
 //! time, `server` holds connections, `rate_limit` is the limit on tokens per minute, [`traffic`] is the other side.
 //!
-//! Absent: no queueing and no contention (each request runs at its model's speed), no tool calls, no logprobs.
+//! Absent: no contention (each request runs at its model's speed, once it has one of the slots), no tool calls, no
+//! logprobs.
 
 mod anthropic;
 mod api;
@@ -38,6 +39,7 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 
@@ -55,11 +57,13 @@ pub struct Sim {
     counters: stats::Counters,
     answers: Mutex<VecDeque<Answer>>,
     limiter: rate_limit::RateLimiter,
+    slots: Option<Arc<Semaphore>>,
 }
 
 impl Sim {
     /// A server that behaves as `settings` say and waits by `clock`.
     pub fn new(settings: Settings, clock: Clock) -> Arc<Self> {
+        let slots = settings.slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))));
         Arc::new(Self {
             clock,
             settings: ArcSwap::from_pointee(settings),
@@ -67,6 +71,7 @@ impl Sim {
             counters: stats::Counters::default(),
             answers: Mutex::default(),
             limiter: rate_limit::RateLimiter::default(),
+            slots,
         })
     }
 

@@ -149,7 +149,6 @@ impl Sim {
                 format!("the body is broken or over {REQUEST_LIMIT} bytes"),
             )
         })?;
-        let began = self.clock.now();
         let wish = api.read(&body.to_bytes())?;
         let (settings, cost) = (self.settings(), rate_limit::cost(&wish));
         let script = Script::draft(&settings, &overrides, wish, sequence, self.unix_seconds())?;
@@ -165,6 +164,8 @@ impl Sim {
         };
         let request_id = request_id(&head.headers, &script.reply.id);
         let mut ticket = Ticket::open(Arc::clone(self), &script, request_id.clone(), charge);
+        ticket.wait_for_slot().await;
+        let began = self.clock.now();
         // A reset of the connection is HTTP/1's; HTTP/2 resets the stream by itself.
         let reset = if head.version < http::Version::HTTP_2 { reset } else { Arc::default() };
         let mut reply = if script.fault == Some(Fault::HangHead) {

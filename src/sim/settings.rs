@@ -20,6 +20,9 @@ pub struct Settings {
     pub mishap: Option<Mishap>,
     /// Tokens per minute, of each key or tenant over all models, as providers limit them; no limit where nothing.
     pub tokens_per_minute: Option<u64>,
+    /// How many requests are worked on at once, as an engine's batch is full: the others wait in the order in which they
+    /// came. No bound where nothing. Fixed when the server is made.
+    pub slots: Option<usize>,
     /// A comment goes out this often while a stream has no token yet; never where nothing.
     pub comments: Option<Duration>,
     /// Decides texts, ids, jitter and which requests a mishap strikes.
@@ -36,6 +39,7 @@ impl Default for Settings {
             usage: UsagePolicy::Asked,
             mishap: None,
             tokens_per_minute: None,
+            slots: None,
             comments: None,
             seed: 1,
             remember: 0,

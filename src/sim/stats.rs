@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Sim;
 use super::rate_limit::Charge;
@@ -114,6 +115,7 @@ pub(super) struct Ticket {
     sim: Arc<Sim>,
     answer: Option<Answer>,
     charge: Option<Charge>,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
@@ -128,7 +130,14 @@ impl Ticket {
             sent_tokens: 0,
             ending: Ending::Cancelled,
         };
-        Self { sim, answer: Some(answer), charge }
+        Self { sim, answer: Some(answer), charge, slot: None }
+    }
+
+    /// Waits until this answer is among those that are worked on at once; it is until it ends.
+    pub(super) async fn wait_for_slot(&mut self) {
+        if let Some(slots) = &self.sim.slots {
+            self.slot = Arc::clone(slots).acquire_owned().await.ok();
+        }
     }
 
     pub(super) fn sent(&mut self, tokens: u32) {
@@ -141,6 +150,7 @@ impl Ticket {
     /// Ends the answer, and with it what is charged for it; what is said of it afterwards changes nothing.
     pub(super) fn end(&mut self, ending: Ending) {
         let Some(answer) = self.answer.take() else { return };
+        drop(self.slot.take());
         if let Some(charge) = self.charge {
             let used = u64::from(answer.prompt_tokens).saturating_add(answer.sent_tokens.into());
             self.sim.limiter.settle(charge, used, &self.sim.clock);

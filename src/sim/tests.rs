@@ -725,3 +725,19 @@ async fn a_reset_is_a_reset_on_a_socket() {
     serving.await.unwrap();
     assert_eq!(sim.stats().broken, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_beyond_the_slots_wait_for_their_turn() {
+    let model = Profile { ttft: Duration::from_millis(200), tokens_per_second: 50.0, ..Profile::new("sim") };
+    let sim = Sim::new(Settings { slots: Some(1), ..Settings::with_models([model]) }, Clock::start());
+    let body = r#"{"model": "sim", "stream": true, "max_tokens": 11, "messages": []}"#;
+    let (first, second) = tokio::join!(ask(&sim, CHAT, "", body), ask(&sim, CHAT, "", body));
+    let began = |seen: &Seen| seen.texts().first().unwrap().0;
+    assert_eq!((began(&first), began(&second)), (200, 600), "the first is over after 400 ms");
+    assert_eq!(sim.stats().completed, 2);
+    let left = tokio::time::timeout(Duration::from_millis(300), async {
+        tokio::join!(ask(&sim, CHAT, "", body), ask(&sim, CHAT, "", body))
+    });
+    assert!(left.await.is_err(), "both clients leave, one that waits and one that is served");
+    assert_eq!(began(&ask(&sim, CHAT, "", body).await), 200, "the slot is free again");
+}

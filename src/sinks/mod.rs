@@ -5,6 +5,7 @@ mod json;
 pub mod ledger;
 pub mod metrics;
 pub mod notices;
+pub mod recent;
 pub mod request_log;
 
 use std::time::Duration;
@@ -74,4 +75,10 @@ pub enum Fact<'a> {
 pub trait Sink: Send + Sync {
     /// Takes one fact.
     fn record(&self, fact: &Fact<'_>);
+
+    /// Takes the two facts of an exchange whose tokens are known when it ends.
+    fn record_end(&self, exchange: &Exchange) {
+        self.record(&Fact::Ended(exchange));
+        self.record(&Fact::Settled(exchange));
+    }
 }

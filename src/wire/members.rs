@@ -118,6 +118,14 @@ pub struct Measure {
     pub arrays: u64,
 }
 
+/// The text of a JSON string that has no escapes; none of any other value.
+pub fn bare_text(json: &[u8]) -> Option<&str> {
+    let inner = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    // All of it is looked at, many bytes at once, where an end in its midst would take them one by one.
+    let has_more = inner.iter().fold(false, |found, &byte| found | (byte == b'\\') | (byte < b' '));
+    std::str::from_utf8(inner).ok().filter(|_| !has_more)
+}
+
 /// What a body held of what was asked for.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -131,14 +139,13 @@ pub struct Members {
 
 impl Members {
     pub(super) fn of(wanted: &'static Wanted) -> Self {
-        Self { wanted: Some(wanted), ..Self::default() }
+        Self { wanted: Some(wanted), measured: Vec::with_capacity(wanted.measure.len()), ..Self::default() }
     }
 
     /// Makes room for what bodies ordinarily hold; gives where the next kept value begins in `json`.
     pub(super) fn room(&mut self) -> usize {
-        if self.kept.is_empty() {
-            self.kept.reserve(8);
-            self.json.reserve(256);
+        if self.json.capacity() == 0 {
+            (self.kept, self.json) = (Vec::with_capacity(8), Vec::with_capacity(256));
         }
         self.json.len()
     }
@@ -163,30 +170,38 @@ impl Members {
 
     /// The JSON of every member at a kept path, in the body's order.
     pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m [u8]> + 'm {
-        let index = self.wanted.and_then(|wanted| wanted.keep.iter().position(|&kept| kept == path));
+        let index = self.index(path);
         let kept = self.kept.iter().filter(move |(at, _)| Some(*at) == index);
         kept.filter_map(|(_, range)| self.json.get(range.clone()))
+    }
+
+    /// The JSON of the last member at a kept path.
+    pub fn last(&self, path: &'static str) -> Option<&[u8]> {
+        let index = self.index(path)?;
+        let (_, range) = self.kept.iter().rfind(|(at, _)| *at == index)?;
+        self.json.get(range.clone())
+    }
+
+    fn index(&self, path: &'static str) -> Option<usize> {
+        self.wanted?.keep.iter().position(|&kept| kept == path)
     }
 
     /// The value at a kept path, where there is one that is not null and fits the type; the last one, if the
     /// body says it twice.
     pub fn get<T: DeserializeOwned>(&self, path: &'static str) -> Option<T> {
-        self.each(path).last().and_then(|json| serde_json::from_slice::<Option<T>>(json).ok().flatten())
+        self.last(path).and_then(|json| serde_json::from_slice::<Option<T>>(json).ok().flatten())
     }
 
     /// The text at a kept path.
     pub fn text(&self, path: &'static str) -> Option<Cow<'_, str>> {
-        let json = self.each(path).last()?;
-        let inner = json.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""))?;
-        if inner.iter().any(|&byte| byte == b'\\' || byte < b' ') {
-            return serde_json::from_slice::<String>(json).map(Cow::Owned).ok();
-        }
-        std::str::from_utf8(inner).map(Cow::Borrowed).ok()
+        let json = self.last(path).filter(|json| json.starts_with(b"\""))?;
+        let bare = bare_text(json).map(Cow::Borrowed);
+        bare.or_else(|| serde_json::from_slice::<String>(json).map(Cow::Owned).ok())
     }
 
     /// Whether a kept path is there and is not null.
     pub fn has(&self, path: &'static str) -> bool {
-        self.each(path).last().is_some_and(|json| json != b"null")
+        self.last(path).is_some_and(|json| json != b"null")
     }
 
     /// The measure of the members at a measured path, all together.

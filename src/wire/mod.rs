@@ -12,7 +12,7 @@ pub mod sse;
 pub use budget::{Budget, Share};
 pub use encoding::{Decoder, Encoding, Stop};
 pub use lexeme::text_bytes;
-pub use members::{Measure, Members, Wanted};
+pub use members::{Measure, Members, Wanted, bare_text};
 pub use ndjson::Ndjson;
 pub use skim::Skim;
 pub use sse::Sse;

@@ -171,8 +171,9 @@ impl Skim {
         let next = at + text.len() + 1;
         if end == Some(b'"') && self.key.is_empty() {
             self.key_ended(text);
-            if self.capture.is_none()
-                && self.place == At::Nowhere
+            // What is kept is taken as it stands, whatever is in it.
+            if self.place == At::Nowhere
+                && self.measuring().is_none()
                 && let Some(after) = scalar(chunk, next)
             {
                 return self.member_ended(chunk, after);

@@ -142,6 +142,13 @@ async fn the_admin_port_says_what_it_can() {
     assert_eq!(ask(admin, "GET", "/ready", &[], "").await.0, 200);
     assert_eq!(ask(admin, "GET", "/nothing", &[], "").await.0, 404);
     assert_eq!(ask(admin, "GET", "/reload", &[], "").await.0, 405);
+    let index = ask(admin, "GET", "/", &[], "").await.1;
+    assert!(index.starts_with("streamgauge, admin port\n") && index.contains("/api/v1/status"), "{index}");
+    let (status, json) = ask(admin, "GET", "/api/v1/status", &[], "").await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(status == 200 && json["ready"] == true, "{json}");
+    let (status, page) = ask(admin, "GET", "/", &[("accept", "text/html,*/*;q=0.8")], "").await;
+    assert!(status == 200 && page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
     assert_eq!(ask(admin, "PUT", "/log-level", &[], "info").await.0, 200);
     assert_eq!(ask(admin, "PUT", "/log-level", &[], "loud").await, (400, "`loud`?\n".to_owned()));
     let (status, config) = ask(admin, "GET", "/config", &[], "").await;

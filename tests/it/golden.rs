@@ -60,6 +60,7 @@ fn check(folder: &Path) -> Result<(), String> {
     let seen = observe(&case, &Pieces::of(&case));
     different_when_cut(&case, &seen).map_err(told)?;
     different_when_encoded(&case, &seen).map_err(told)?;
+    different_when_asked_encoded(&case, &seen).map_err(told)?;
     let line = line(&case, seen);
     let got: Value = serde_json::from_str(&line).map_err(|error| told(error.to_string()))?;
     let path = folder.join("exchange.json");
@@ -131,6 +132,31 @@ fn different_when_encoded(case: &Case, seen: &Observation) -> Result<(), String>
             let want = Observation { bytes_out: bytes as u64, ..seen.clone() };
             if again != want {
                 return Err(format!("{name}, {how}: not what is seen without\n- {want:?}\n+ {again:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs a case as a client would play it that encodes its request: all but the bytes on the wire must be the same.
+fn different_when_asked_encoded(case: &Case, seen: &Observation) -> Result<(), String> {
+    if case.request.headers.get("content-encoding").is_some() || seen.request.is_none() {
+        return Ok(());
+    }
+    for name in ENCODINGS {
+        let mut case = case.clone();
+        let encoded = encode(name, &[(Duration::ZERO, case.request.body.as_slice())], true);
+        case.request.body = encoded.into_iter().flat_map(|(_, piece)| piece).collect();
+        case.request.headers.0.push(("Content-Encoding".to_owned(), name.as_bytes().to_vec()));
+        let whole = Pieces::of(&case);
+        let bytewise = Pieces { request: bytewise(&whole.request), ..whole.clone() };
+        for (how, pieces) in [("whole", whole), ("bytewise", bytewise)] {
+            let again = observe(&case, &pieces);
+            let want = Observation { bytes_in: case.request.body.len() as u64, ..seen.clone() };
+            if again != want {
+                return Err(format!(
+                    "request in {name}, {how}: not what is seen without\n- {want:?}\n+ {again:?}"
+                ));
             }
         }
     }

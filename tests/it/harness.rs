@@ -14,8 +14,10 @@ use streamgauge::live::LiveTable;
 use streamgauge::pipeline::Pipeline;
 use streamgauge::proxy::{Dial, Proxy, Routes, listener};
 use streamgauge::sinks::metrics::{Format, Metrics};
+use streamgauge::sinks::recent::Recent;
 use streamgauge::sinks::request_log::Line;
 use streamgauge::sinks::{Fact, Sink};
+use streamgauge::status::{Sources, Status};
 use streamgauge::vitals::Vitals;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, mpsc};
@@ -28,6 +30,7 @@ pub(crate) struct Sidecar {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budgets: Arc<Budgets>,
+    recent: Arc<Recent>,
     exchanges: Arc<Exchanges>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -73,12 +76,14 @@ impl Sidecar {
         let budgets = Arc::new(Budgets::new(&config.budgets, admission.shared(), Arc::clone(&vitals), clock));
         let metrics = metrics.with_windows(Arc::clone(&admission)).with_budgets(Arc::clone(&budgets));
         let (metrics, exchanges) = (Arc::new(metrics), Arc::<Exchanges>::default());
+        let recent = Arc::new(Recent::new(clock));
         let tokenizers = Arc::<Tokenizers>::default();
         tokenizers.load(&config.models).unwrap();
         let sinks: Vec<Arc<dyn Sink>> = vec![
             Arc::clone(&metrics) as _,
             Arc::clone(&admission) as _,
             Arc::clone(&budgets) as _,
+            Arc::clone(&recent) as _,
             Arc::clone(&exchanges) as _,
         ];
         let (counters, expectations) = (Arc::clone(&tokenizers), Arc::clone(&admission.expectations));
@@ -88,7 +93,8 @@ impl Sidecar {
         let tasks = TaskTracker::new();
         tasks.spawn(pipeline.run(CancellationToken::new()));
         let proxy = Arc::new(Proxy::new(routes, clock, vitals, live, places, admission, tokenizers));
-        (Self { proxy, metrics, budgets, exchanges, stop: CancellationToken::new(), tasks }, upstream)
+        let stop = CancellationToken::new();
+        (Self { proxy, metrics, budgets, recent, exchanges, stop, tasks }, upstream)
     }
 
     /// A client's connection.
@@ -102,6 +108,13 @@ impl Sidecar {
     pub(crate) fn cut(&self) {
         self.stop.cancel();
         self.proxy.cut();
+    }
+
+    /// What a person on call sees now.
+    pub(crate) fn status(&self) -> Status {
+        let (proxy, metrics, recent) =
+            (Arc::clone(&self.proxy), Arc::clone(&self.metrics), Arc::clone(&self.recent));
+        Sources { proxy, metrics, recent }.look(true)
     }
 
     /// Waits until no exchange is open and all are settled; gives their lines of the request log.

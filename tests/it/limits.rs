@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::encode::encode;
 use super::harness::{Sidecar, Upstream, Wire};
 
 const UPSTREAM: &str = "upstream: http://upstream:8000\n";
@@ -417,4 +418,26 @@ async fn a_request_whose_model_nobody_can_read_is_held_to_the_limits_of_all_mode
             assert!(client.read_head().await.starts_with("HTTP/1.1 429 "));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_in_an_encoding_is_charged_what_it_asks_for_and_goes_up_as_it_came() {
+    let (sidecar, mut upstream) = start("{tenant: a, model: m, tokens_per_minute: 600, action: reject}");
+    let plain = r#"{"model":"m","max_tokens":399,"messages":[{"role":"user","content":"hey"}]}"#;
+    let encoded = encode("gzip", &[(Duration::ZERO, plain.as_bytes())], true);
+    let body: Vec<u8> = encoded.into_iter().flat_map(|(_, piece)| piece).collect();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: api\r\nX-Tenant-Id: a\r\nContent-Encoding: gzip\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut client = send(&sidecar, &head).await;
+    client.write(&body).await;
+    let mut server = upstream.accept().await;
+    assert!(server.read_head().await.to_ascii_lowercase().contains("content-encoding: gzip"));
+    assert_eq!(server.read_exactly(body.len()).await, body);
+    assert_eq!(used(&sidecar, "a", "m").0, 400.0);
+    let mut other = send(&sidecar, &head).await;
+    other.write(&body).await;
+    assert!(other.read_head().await.starts_with("HTTP/1.1 429 "));
 }

@@ -16,6 +16,8 @@ mod counting;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod dialects;
 #[cfg(test)]
 mod encode;
@@ -30,6 +32,8 @@ mod golden;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod hops;
 #[cfg(test)]
 mod http2;
@@ -42,6 +46,8 @@ mod jwks;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod postmortem;
+#[cfg(test)]
 mod price;
 #[cfg(test)]
 mod reports;
@@ -53,6 +59,8 @@ mod runbooks;
 mod size;
 #[cfg(test)]
 mod slo;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod tenants;
 #[cfg(test)]

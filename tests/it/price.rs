@@ -254,7 +254,7 @@ fn completed(number: u64, parts: [u64; KINDS.len()]) -> Finished {
     };
     Finished {
         origin,
-        observation,
+        observation: Box::new(observation),
         ending: Ending::Clean,
         connect: None,
         overhead_request: None,

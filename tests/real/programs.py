@@ -254,19 +254,21 @@ def alertmanager(config: Path, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def prometheus(
-    metrics_url: str, folder: Path, rules: Path | None = None, alertmanager: str | None = None
+    metrics_url: str | dict[str, str], folder: Path, rules: Path | None = None, alertmanager: str | None = None
 ) -> Iterator[str]:
-    """A Prometheus that scrapes the sidecar each second and keeps exemplars: its URL."""
+    """A Prometheus that scrapes the sidecar each second, or several by their jobs, and keeps exemplars: its URL."""
     folder.mkdir(parents=True, exist_ok=True)
-    host, port = address_of(metrics_url)
+    jobs = metrics_url if isinstance(metrics_url, dict) else {"streamgauge": metrics_url}
+    targets = {job: "{}:{}".format(*address_of(url)) for job, url in jobs.items()}
+    scraped = "".join(
+        f'  - job_name: {job}\n    static_configs: [{{targets: ["{target}"]}}]\n' for job, target in targets.items()
+    )
     alerting = f'alerting: {{alertmanagers: [{{static_configs: [{{targets: ["{alertmanager}"]}}]}}]}}\n'
     more = (f'rule_files: ["{rules}"]\n' if rules else "") + (alerting if alertmanager else "")
     (folder / "prometheus.yml").write_text(
         f"""global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 {more}scrape_configs:
-  - job_name: streamgauge
-    static_configs: [{{targets: ["{host}:{port}"]}}]
-"""
+{scraped}"""
     )
     own = f"127.0.0.1:{free_port()}"
     command = [

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub(super) use crate::ops::board::Board;
+
 /// Whom an alert wakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -17,26 +19,6 @@ impl Severity {
         match self {
             Self::Page => "page",
             Self::Ticket => "ticket",
-        }
-    }
-}
-
-/// Which dashboard shows more: the end of its uid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Board {
-    Overview,
-    Slo,
-    Cost,
-    Sidecar,
-}
-
-impl Board {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Overview => "overview",
-            Self::Slo => "slo",
-            Self::Cost => "cost",
-            Self::Sidecar => "sidecar",
         }
     }
 }

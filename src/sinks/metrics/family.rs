@@ -193,7 +193,7 @@ impl<M: Instrument> Family<M> {
     /// Lets `record` change the series of these labels, made at 0 if it is not there.
     pub(super) fn touch(&self, labels: &Labels<'_>, now: Moment, record: impl FnOnce(&M)) {
         let hash = labels.hash(&self.labels);
-        let is_it = |series: &Series<M>| series.key.iter().map(Name::as_str).eq(labels.values(&self.labels));
+        let is_it = |series: &Series<M>| labels.are(&self.labels, &series.key);
         if let Some(series) = self.series.read().find(hash, is_it) {
             return series.touch(now, record);
         }

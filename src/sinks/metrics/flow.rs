@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::catalog::Id;
 use super::labels::{Key, Label, Labels, OTHER, UNKNOWN, cut};
 use super::{Busy, INPUT, Metrics, OUTPUT};
-use crate::account::meter::{Growth, Meter, Minutes, Tokens, Window};
+use crate::account::meter::{Meter, Minutes, Tokens, Window};
 use crate::clock::Moment;
 use crate::exchange::{Exchange, Name};
 use crate::live::{Accepted, Origin};
@@ -54,7 +54,7 @@ impl Metrics {
             self.add(Id::ReservedTokens, &Labels::of(&SERIES, &growth.series), tokens, now);
         }
         let has = [so_far.input > 0, so_far.output > 0];
-        self.grow(&mut flows, &growth, has, accepted.sent, now);
+        self.grow(&mut flows, &Labels::of(&SERIES, &growth.series), growth.tokens, has, accepted.sent, now);
     }
 
     /// The series of a stream whose tokens are told for the first time.
@@ -79,7 +79,8 @@ impl Metrics {
             (exchange.input.map(|count| count.value), exchange.output.map(|count| count.value));
         let mut flows = self.flows.0.lock();
         let growth = flows.meter.settle(exchange.number, input, output, labels.pick(&SERIES));
-        self.grow(&mut flows, &growth, [input.is_some(), output.is_some()], exchange.sent, now);
+        let has = [input.is_some(), output.is_some()];
+        self.grow(&mut flows, labels, growth.tokens, has, exchange.sent, now);
     }
 
     /// Adds to the counters and to the minutes: input in the second in which it was sent, output now. What is not
@@ -87,26 +88,28 @@ impl Metrics {
     fn grow(
         &self,
         flows: &mut State,
-        growth: &Growth<Key>,
+        labels: &Labels<'_>,
+        tokens: Tokens,
         has: [bool; 2],
         sent: Option<Moment>,
         now: Moment,
     ) {
         self.close_minute_of(flows, now);
-        let Growth { series, tokens } = growth;
-        let labels = Labels::of(&SERIES, series);
+        let parts = [(Id::InputTokens, tokens.input), (Id::OutputTokens, tokens.output)];
+        for ((id, tokens), _) in parts.into_iter().zip(has).filter(|((_, tokens), has)| *has || *tokens > 0) {
+            self.add(id, labels, tokens, now);
+        }
+        if tokens == Tokens::NONE {
+            return;
+        }
         let minute = labels.pick(&BY_MINUTE);
-        let parts =
-            [(Id::InputTokens, sent.unwrap_or(now), tokens.input), (Id::OutputTokens, now, tokens.output)];
-        for ((id, at, tokens), _) in
-            parts.into_iter().zip(has).filter(|((.., tokens), has)| *has || *tokens > 0)
-        {
-            self.add(id, &labels, tokens, now);
+        let all = tokens.input.saturating_add(tokens.output);
+        let sent = flows.minutes.add(&minute, sent.unwrap_or(now), now, all);
+        let (window, touched) = flows.windows.entry_ref(&minute).or_default();
+        *touched = now;
+        for (at, tokens) in [(sent, tokens.input), (now, tokens.output)] {
             if tokens > 0 {
-                let at = flows.minutes.add(&minute, at, now, tokens);
-                let (window, touched) = flows.windows.entry_ref(&minute).or_default();
                 window.add(at, tokens);
-                *touched = now;
             }
         }
     }

@@ -140,7 +140,9 @@ pub(super) struct Labels<'a>([Option<(&'a str, u64)>; Label::ALL.len()]);
 impl<'a> Labels<'a> {
     /// The values of a key.
     pub(super) fn of(labels: &[Label], key: &'a [Name]) -> Self {
-        labels.iter().zip(key).fold(Self::default(), |all, (label, value)| all.with(*label, value.as_str()))
+        let mut all = Self::default();
+        labels.iter().zip(key).for_each(|(label, value)| all.set(*label, value.as_str()));
+        all
     }
 
     /// These values and one more.
@@ -168,6 +170,11 @@ impl<'a> Labels<'a> {
     /// The values of these labels.
     pub(super) fn values(&self, labels: &[Label]) -> impl Iterator<Item = &'a str> {
         self.each(labels).map(|(value, _)| value)
+    }
+
+    /// Whether the key of these labels is this one, which has as many values.
+    pub(super) fn are(&self, labels: &[Label], key: &[Name]) -> bool {
+        self.values(labels).zip(key).all(|(value, other)| value == other.as_str())
     }
 
     /// The key of these labels.

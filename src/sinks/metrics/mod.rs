@@ -9,6 +9,7 @@ mod budgets;
 pub mod catalog;
 pub mod docs;
 mod family;
+mod figures;
 mod flow;
 mod format;
 mod hardware;
@@ -35,6 +36,7 @@ use prometheus::proto::MetricFamily;
 
 use self::catalog::{Id, Kind, Row, TABLE};
 use self::family::{Family, Histogram, Trail, Wide};
+pub use self::figures::{BudgetFigure, WindowFigure};
 use self::flow::Flows;
 pub use self::format::{Format, accepts_gzip, gzip};
 use self::hardware::Costs;

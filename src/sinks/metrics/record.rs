@@ -24,10 +24,24 @@ impl Sink for Metrics {
             Fact::Judged { origin, model, accepted, slo, is_bad } => {
                 self.judged(origin, model, *accepted, slo, *is_bad, now);
             }
-            Fact::Ended(exchange) => self.ended(exchange, now),
-            Fact::Settled(exchange) => self.settled(exchange, now),
+            Fact::Ended(exchange) => {
+                let names = self.names(exchange, now);
+                self.ended(exchange, &names, names.labels(exchange), now);
+            }
+            Fact::Settled(exchange) => {
+                self.settled(exchange, self.names(exchange, now).labels(exchange), now)
+            }
             Fact::Audited { exchange, counts } => self.audited(exchange, counts, now),
         }
+    }
+
+    // Both facts under the same names, which are looked for once.
+    fn record_end(&self, exchange: &Exchange) {
+        let now = self.clock.now();
+        let names = self.names(exchange, now);
+        let labels = names.labels(exchange);
+        self.ended(exchange, &names, labels, now);
+        self.settled(exchange, labels, now);
     }
 }
 
@@ -53,14 +67,15 @@ impl Code {
 
 impl Names {
     fn labels<'a>(&'a self, exchange: &'a Exchange) -> Labels<'a> {
-        Labels::default()
-            .with(Label::Tenant, self.tenant.as_ref().map_or(OTHER, Name::as_str))
-            .with(Label::Model, self.model.as_ref().map_or(OTHER, Name::as_str))
-            .with(Label::Upstream, exchange.upstream.as_str())
-            .with(Label::Dialect, exchange.dialect.0)
-            .with(Label::Stream, if exchange.stream { "true" } else { "false" })
-            .with(Label::Outcome, exchange.outcome.label())
-            .with(Label::Code, self.code.as_ref().map_or("none", Code::as_str))
+        let mut labels = Labels::default();
+        labels.set(Label::Tenant, self.tenant.as_ref().map_or(OTHER, Name::as_str));
+        labels.set(Label::Model, self.model.as_ref().map_or(OTHER, Name::as_str));
+        labels.set(Label::Upstream, exchange.upstream.as_str());
+        labels.set(Label::Dialect, exchange.dialect.0);
+        labels.set(Label::Stream, if exchange.stream { "true" } else { "false" });
+        labels.set(Label::Outcome, exchange.outcome.label());
+        labels.set(Label::Code, self.code.as_ref().map_or("none", Code::as_str));
+        labels
     }
 }
 
@@ -84,9 +99,7 @@ impl Metrics {
         self.observe(Id::TimeToFirstToken, &labels, ttft.as_secs_f64(), Some(trail), now);
     }
 
-    fn ended(&self, exchange: &Exchange, now: Moment) {
-        let names = self.names(exchange, now);
-        let mut labels = names.labels(exchange);
+    fn ended(&self, exchange: &Exchange, names: &Names, mut labels: Labels<'_>, now: Moment) {
         if names.tenant.is_none() {
             self.tenants.overflow().add_one();
         }
@@ -116,9 +129,7 @@ impl Metrics {
             let streamed = exchange.timing.ttft.is_some();
             labels.set(Label::Phase, if streamed { "streaming" } else { "before_first_token" });
             let model = self.model_accepted_earlier(exchange);
-            if let Some(model) = &model {
-                labels.set(Label::Model, model.as_str());
-            }
+            let labels = model.as_ref().map_or(labels, |model| labels.with(Label::Model, model.as_str()));
             self.add(Id::ClientDisconnects, &labels, 1, now);
         }
     }
@@ -137,12 +148,10 @@ impl Metrics {
         self.time(Id::UpstreamConnect, labels, exchange.connect, exchange, now);
     }
 
-    fn settled(&self, exchange: &Exchange, now: Moment) {
+    fn settled(&self, exchange: &Exchange, mut labels: Labels<'_>, now: Moment) {
         if !exchange.accepted() {
             return; // refused and failed requests have no tokens
         }
-        let names = self.names(exchange, now);
-        let mut labels = names.labels(exchange);
         self.settle(exchange, &labels, now);
         let usage = &exchange.usage;
         for (id, tokens) in [

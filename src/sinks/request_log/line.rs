@@ -34,8 +34,7 @@ impl Line<'_> {
     fn put<O: MemberWriter>(&self, out: &mut O) -> Result<(), O::Error> {
         let exchange = self.exchange;
         let varying = |there: bool| there && !self.reproducible;
-        let time = varying(true).then(|| humantime::format_rfc3339_millis(exchange.ended_at).to_string());
-        out.put("time", time)?;
+        out.put_time("time", varying(true).then_some(exchange.ended_at))?;
         out.put("request_id", varying(true).then_some(exchange.request_id.as_str()))?;
         out.put("upstream_request_id", text(exchange.upstream_request_id.as_ref()))?;
         out.put("trace_id", text(exchange.trace_id.as_ref()))?;

@@ -1,0 +1,59 @@
+//! Whatever an upstream answers to whatever a client asks: each dialect sees the same in one piece and cut in two, and what
+//! it sees means something. The first byte selects the dialect, by name; the second how the answer is framed and which
+//! status it has, the third where it is cut; the body of the request goes to the first NUL.
+
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use streamgauge::clock::Moment;
+use streamgauge::dialect::{DIALECTS, Dialect};
+use streamgauge::exchange::Ending;
+use streamgauge::observe::{Head, Observation, Observer};
+use streamgauge::replay;
+
+fuzz_target!(|input: &[u8]| {
+    let [which, how, place, bytes @ ..] = input else { return };
+    let mut dialects = DIALECTS.to_vec();
+    dialects.sort_by_key(|dialect| dialect.id().0);
+    let dialect = dialects[usize::from(*which) % dialects.len()];
+    let content_type = ["text/event-stream", "application/x-ndjson", "application/json", ""][usize::from(how % 4)];
+    let status = [200, 200, 400, 500][usize::from(how / 4 % 4)];
+    let ending = [Ending::Clean, Ending::UpstreamBroke, Ending::ClientGone][usize::from(how / 16 % 3)];
+    let asked = bytes.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let (request, answer) = (&bytes[..asked], bytes[asked..].strip_prefix(&[0]).unwrap_or(&bytes[asked..]));
+    let cut = |bytes: &[u8]| bytes.len() * usize::from(*place) / 255;
+    let head = Head { status, content_type: Some(content_type).filter(|it| !it.is_empty()), ..Head::default() };
+    let whole = observe(dialect, [request, &[]], &head, [answer, &[]], ending);
+    let (at, after) = (cut(request), cut(answer));
+    let in_two = observe(
+        dialect,
+        [&request[..at], &request[at..]],
+        &head,
+        [&answer[..after], &answer[after..]],
+        ending,
+    );
+    assert_eq!(whole, in_two);
+    let exchange = replay::settled(Ok(dialect), whole, ending);
+    assert!(exchange.chunks > 0 || exchange.timing.ttft.is_none(), "{exchange:?}");
+    assert!(exchange.timing.ttft.is_none_or(|ttft| ttft <= exchange.timing.duration), "{exchange:?}");
+});
+
+fn observe(
+    dialect: &'static dyn Dialect,
+    request: [&[u8]; 2],
+    head: &Head<'_>,
+    answer: [&[u8]; 2],
+    ending: Ending,
+) -> Observation {
+    let at = |millis| Moment::new(Duration::from_millis(millis));
+    let mut observer = Observer::new(Ok(dialect), at(0));
+    request.iter().for_each(|piece| observer.request_chunk(piece));
+    observer.request_end(at(1));
+    observer.head(head, at(2));
+    answer.iter().for_each(|piece| {
+        observer.response_chunk(piece, at(3));
+    });
+    observer.finish(ending, at(4))
+}
