@@ -160,6 +160,7 @@ fn run<T>(
 fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
     let json = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok();
     let input = kept.request.as_ref().and_then(json).map(|body| prompt::count(tokenizer, is_openai, &body));
+    let input = input.map(|counted| Counted { exact: counted.exact && kept.knows_prompts, ..counted });
     match &kept.output {
         Some(Output::Parts(parts)) => Counts {
             input,

@@ -26,6 +26,17 @@ const TRITON: &[&str] = &[
     r#"{"model_name":"m","model_version":"1","sequence_end":false,"sequence_id":0,"sequence_start":false,"text_output":" compass"}"#,
 ];
 
+const RESPONSES: &[&str] = &[
+    r#"{"content_index":0,"delta":" word","item_id":"msg_1","logprobs":[],"output_index":0,"sequence_number":4,"type":"response.output_text.delta"}"#,
+    r#"{"content_index":0,"delta":"hm","item_id":"rs_1","output_index":0,"sequence_number":4,"type":"response.reasoning_text.delta"}"#,
+    r#"{"type":"response.function_call_arguments.delta","item_id":"fc_1","output_index":0,"delta":"{\"a\"","obfuscation":"xyz"}"#,
+];
+
+const GEMINI: &[&str] = &[
+    r#"{"candidates":[{"content":{"parts":[{"text":"a \"quoted\"\nline"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":4,"totalTokenCount":13,"promptTokensDetails":[{"modality":"TEXT","tokenCount":9}]},"modelVersion":"m","responseId":"r"}"#,
+    r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}],"role":"model"},"index":0}],"modelVersion":"m"}"#,
+];
+
 #[test]
 fn a_token_event_allocates_nothing() {
     for (path, events) in [
@@ -33,6 +44,8 @@ fn a_token_event_allocates_nothing() {
         ("/v1/completions", COMPLETIONS),
         ("/generate_stream", TGI),
         ("/v2/models/m/generate_stream", TRITON),
+        ("/v1/responses", RESPONSES),
+        ("/v1beta/models/m:streamGenerateContent", GEMINI),
     ] {
         for event in events {
             let mut observer = Observer::new(dialect::find("POST", path), Moment::default());

@@ -55,5 +55,5 @@ fn observe(
     answer.iter().for_each(|piece| {
         observer.response_chunk(piece, at(3));
     });
-    observer.finish(ending, at(4))
+    *observer.finish(ending, at(4))
 }

@@ -145,7 +145,11 @@ pub fn page() -> String {
         row(&[
             &format!("`{}`", dialect.id().0),
             &paths,
-            it.stream.map_or(none, Framing::label),
+            if dialect.streams_arrays() {
+                "events, or a JSON array"
+            } else {
+                it.stream.map_or(none, Framing::label)
+            },
             if it.end.is_empty() { none } else { it.end },
             if dialect.reports_usage_when_asked() { "yes" } else { none },
             if has_own_errors(*dialect) { "its own" } else { "OpenAI's" },

@@ -6,6 +6,7 @@
 
 mod anthropic_messages;
 mod describe;
+mod gemini;
 pub mod inject;
 mod kserve;
 mod lenient;
@@ -15,6 +16,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_responses;
 pub mod prompt;
 mod sglang;
 mod tgi;
@@ -33,11 +35,13 @@ pub const DIALECTS: &[&dyn Dialect] = &[
     &openai_completions::OpenaiCompletions,
     &ollama::Ollama,
     &openai_embeddings::OpenaiEmbeddings,
+    &openai_responses::OpenaiResponses,
     &anthropic_messages::AnthropicMessages,
     &llamacpp::Llamacpp,
     &kserve::Kserve,
     &tgi::Tgi,
     &sglang::Sglang,
+    &gemini::Gemini,
 ];
 
 /// One API.
@@ -153,6 +157,16 @@ pub trait Dialect: Sync {
         false
     }
 
+    /// Whether it is known what this API adds to the text of a prompt; else a count of the text is an estimate.
+    fn knows_prompts(&self) -> bool {
+        true
+    }
+
+    /// Whether a JSON array is a stream of this API, its elements the events.
+    fn streams_arrays(&self) -> bool {
+        false
+    }
+
     /// The body of an error that we answer ourselves, in this API's shape: OpenAI's, unless it has its own.
     fn error_body(&self, error: &OwnError<'_>) -> String {
         openai::error_body(error)
@@ -248,7 +262,7 @@ pub enum DeltaKind {
     ToolCall,
     /// The model says no.
     Refusal,
-    /// Sound.
+    /// Sound, or a picture.
     Audio,
 }
 
@@ -298,7 +312,9 @@ pub fn find(method: &str, path: &str) -> Result<&'static dyn Dialect, Unobserved
     if let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.matches(method, path)) {
         return Ok(*dialect);
     }
-    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end)) || kserve::is_of_model(path);
+    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end))
+        || kserve::is_of_model(path)
+        || openai_responses::is_of_answer(path);
     Err(if known { Unobserved::NotGeneration } else { Unobserved::UnknownPath })
 }
 
@@ -340,6 +356,10 @@ const NOT_GENERATIONS: &[&str] = &[
     "/classify",
     "/score",
     "/count_tokens",
+    "/responses/input_tokens",
+    ":countTokens",
+    ":embedContent",
+    ":batchEmbedContents",
     "/props",
     "/slots",
     "/apply-template",
@@ -388,6 +408,12 @@ mod tests {
         assert_eq!(name("GET", "/v2/models/m"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/score"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
+        assert_eq!(name("POST", "/openai/v1/responses"), Ok("openai_responses"));
+        assert_eq!(name("POST", "/v1/responses/input_tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("GET", "/v1/responses/resp_1"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1/responses/resp_1/cancel"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/v1beta/models/m:generateContent"), Ok("gemini"));
+        assert_eq!(name("POST", "/v1beta/models/m:countTokens"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/v1/messages/count_tokens"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/v1/threads/t/messages"), Err(Unobserved::UnknownPath));
         assert_eq!(name("GET", "/v1/chat/completions"), Err(Unobserved::UnknownPath));

@@ -43,7 +43,13 @@ pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
         tell(Piece::Text("system"));
         content(system, tell);
     }
-    for message in elements(body, "messages") {
+    for member in ["instructions", "systemInstruction", "system_instruction"] {
+        if let Some(told) = body.get(member).filter(|told| !told.is_null()) {
+            tell(Piece::Message);
+            content(told.get("parts").unwrap_or(told), tell);
+        }
+    }
+    for message in elements(body, "messages").chain(elements(body, "contents")) {
         self::message(message, tell);
     }
     for member in ["prompt", "input", "inputs", "text_input", "suffix", "input_prefix", "input_suffix"] {
@@ -75,6 +81,12 @@ pub fn answer_pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
             None => content(choice.get("text").unwrap_or(&Value::Null), tell),
         }
     }
+    for item in elements(body, "output") {
+        output_item(item, tell);
+    }
+    for candidate in elements(body, "candidates") {
+        candidate.get("content").iter().for_each(|content| said(content, tell));
+    }
     if let Some(message) = body.get("message") {
         said(message, tell);
     }
@@ -88,9 +100,21 @@ pub fn answer_pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     }
 }
 
+/// An item of a response of OpenAI's: a message, thoughts or a call.
+fn output_item<'a>(item: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
+    match word(item, "type") {
+        "message" => said(item, tell),
+        // Thoughts are shown in a summary or not at all.
+        "reasoning" => tell(Piece::Other),
+        "function_call" => call(item, "arguments", tell),
+        "custom_tool_call" => call(item, "input", tell),
+        _ => tell(Piece::Other),
+    }
+}
+
 /// What a message says, without who says it.
 fn said<'a>(message: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
-    for member in ["reasoning_content", "reasoning", "thinking", "content", "refusal"] {
+    for member in ["reasoning_content", "reasoning", "thinking", "content", "parts", "refusal"] {
         if let Some(value) = message.get(member) {
             content(value, tell);
         }
@@ -103,7 +127,7 @@ fn said<'a>(message: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
 
 /// Whether a body is a request that has a prompt.
 pub fn is_request(body: &Value) -> bool {
-    ["messages", "prompt", "input"].iter().any(|member| body.get(member).is_some())
+    ["messages", "prompt", "input", "contents"].iter().any(|member| body.get(member).is_some())
 }
 
 fn elements<'a>(of: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
@@ -156,6 +180,7 @@ fn part<'a>(part: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
         "tool_use" => call(part, "input", tell),
         "tool_result" => content(part.get("content").unwrap_or(&Value::Null), tell),
         "" if part.is_string() => content(part, tell),
+        "" if part.get("text").is_some() => tell(Piece::Text(word(part, "text"))),
         _ => tell(Piece::Other),
     }
 }
@@ -166,6 +191,7 @@ fn raw<'a>(prompt: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
         Value::String(text) => tell(Piece::Text(text)),
         Value::Number(_) => tell(Piece::Ids(1)),
         Value::Array(parts) => parts.iter().for_each(|part| raw(part, tell)),
+        Value::Object(members) if members.contains_key("role") => message(prompt, tell),
         Value::Object(_) => part(prompt, tell),
         Value::Null | Value::Bool(_) => {}
     }

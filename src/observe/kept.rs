@@ -23,6 +23,8 @@ pub struct Kept {
     pub request: Option<Vec<u8>>,
     /// What was generated; none where it is not known in full.
     pub output: Option<Output>,
+    /// Whether it is known what the API adds to the text of a prompt.
+    pub knows_prompts: bool,
     /// Its part of what all may keep; given back with it.
     share: Share,
 }
@@ -83,9 +85,9 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    pub(super) fn new(keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(keeps: Arc<dyn Keeps>, knows_prompts: bool, budget: Arc<Budget>) -> Self {
         let output = Some(Output::Parts(Vec::new()));
-        let kept = Kept { request: Some(Vec::new()), output, share: Share::of(budget) };
+        let kept = Kept { request: Some(Vec::new()), output, knows_prompts, share: Share::of(budget) };
         Self { keeps, kept, decided: None, bytes: 0 }
     }
 

@@ -119,7 +119,8 @@ impl Observer {
     /// The text is to be kept where `keeps` says so, within a budget that others share.
     #[must_use]
     pub fn keeping(mut self, keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
-        self.keeping = self.dialect.map(|_| Box::new(Keeping::new(keeps, budget)));
+        let keeping = |dialect: &dyn Dialect| Keeping::new(keeps, dialect.knows_prompts(), budget);
+        self.keeping = self.dialect.map(|dialect| Box::new(keeping(dialect)));
         self
     }
 
@@ -184,7 +185,7 @@ impl Observer {
             Answer::Awaited | Answer::Unclear { .. } => {
                 self.seen.request.as_ref().is_some_and(|facts| facts.stream)
             }
-            Answer::Stream(_) | Answer::Lines(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
@@ -230,6 +231,11 @@ impl Observer {
             }
             Answer::Lines(lines) if ending == Ending::Clean => {
                 lines.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Elements(array) if ending == Ending::Clean => {
+                array.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }

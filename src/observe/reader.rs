@@ -5,7 +5,7 @@ use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) enum Answer {
     },
     Stream(Sse),
     Lines(Ndjson),
+    Elements(JsonArray),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -25,7 +26,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_))
+        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_))
     }
 }
 
@@ -46,6 +47,8 @@ impl Observer {
         let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
         let answer = match stream(media_type) {
             Some(answer) if accepted => answer,
+            // Its first byte tells a stream from a whole answer.
+            None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear { binary: false },
             None if is_json => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             None if accepted => {
                 Answer::Unclear { binary: media_type.eq_ignore_ascii_case("application/octet-stream") }
@@ -129,6 +132,12 @@ impl Observer {
                 self.answer = Answer::Lines(lines);
                 seen
             }
+            Answer::Elements(mut array) => {
+                let mut seen = Seen::default();
+                array.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Elements(array);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.keep_body(bytes);
@@ -142,7 +151,7 @@ impl Observer {
         }
     }
 
-    /// What a 2xx body of no declared type is, by its first byte that is no white space.
+    /// What a 2xx body is whose declared type does not tell, by its first byte that is no white space.
     fn guess(&mut self, first: u8, binary: bool) -> Answer {
         let asks_stream = self.seen.request.as_ref().is_some_and(|facts| facts.stream);
         match (first, self.dialect) {
@@ -152,6 +161,11 @@ impl Observer {
                 Answer::Lines(Ndjson::default())
             }
             (b'{', Some(dialect)) if !binary => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
+            (b'[', Some(dialect)) if dialect.streams_arrays() => {
+                self.seen.streamed = true;
+                self.seen.text_bytes = Some(0);
+                Answer::Elements(JsonArray::default())
+            }
             (b'd' | b'e' | b':' | b'i' | b'r' | 0xEF, Some(_)) => {
                 self.seen.streamed = true;
                 self.seen.text_bytes = Some(0);

@@ -186,10 +186,9 @@ impl Begun {
         let vitals = upstream
             .as_ref()
             .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
-        let encoding = headers::content_encoding(request.headers());
-        let spoken = (dialect, request.uri().path());
+        let asked = (request.uri().path(), headers::content_encoding(request.headers()));
         let config = Arc::clone(&routes.config);
-        let mut recording = Recording::start(&proxy, origin, spoken, encoding, config, vitals);
+        let mut recording = Recording::start(&proxy, origin, dialect, asked, config, vitals);
         let holds = routes.config.limits.hold(&recording.watch().origin().tenant);
         drop(routes);
         let dialect = dialect.ok();

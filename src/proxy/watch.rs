@@ -234,12 +234,12 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Begins an exchange whose request's body is in `encoding`.
+    /// Begins an exchange whose request goes to `path`, with a body in `encoding`.
     pub(super) fn start(
         proxy: &Arc<Proxy>,
         origin: Origin,
-        (dialect, path): (Result<&'static dyn Dialect, Unobserved>, &str),
-        encoding: &str,
+        dialect: Result<&'static dyn Dialect, Unobserved>,
+        (path, encoding): (&str, &str),
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
@@ -460,7 +460,7 @@ mod tests {
         };
         let upstream = proxy.vitals.upstream(&origin.upstream);
         let config = Arc::clone(&proxy.routes.load().config);
-        Recording::start(proxy, origin, (Ok(&Broken), "/"), "", config, upstream)
+        Recording::start(proxy, origin, Ok(&Broken), ("/", ""), config, upstream)
     }
 
     #[tokio::test]

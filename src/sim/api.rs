@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
+use super::gemini::Gemini;
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, kserve, ollama, openai, sglang, tgi};
+use super::{anthropic, chance, embeddings, kserve, ollama, openai, responses, sglang, tgi};
 use crate::clock::Clock;
 
 /// Every API that the server speaks; the first that answers a path has it.
-pub(crate) const APIS: [&dyn Api; 11] = [
+pub(crate) const APIS: [&dyn Api; 15] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
@@ -23,6 +24,10 @@ pub(crate) const APIS: [&dyn Api; 11] = [
     &kserve::Generate { stream: true },
     &tgi::Stream,
     &sglang::Generate,
+    &responses::Responses,
+    &Gemini::Whole,
+    &Gemini::Events,
+    &Gemini::Array,
 ];
 
 /// An API.
@@ -33,6 +38,16 @@ pub(crate) trait Api: Sync {
     /// Whether a path is its own.
     fn answers(&self, path: &str) -> bool {
         path.ends_with(self.path())
+    }
+
+    /// Whether a query is its own, where a path is not enough to tell.
+    fn answers_query(&self, _: &str) -> bool {
+        true
+    }
+
+    /// The model that a path names, where it is named there.
+    fn model<'p>(&self, _: &'p str) -> Option<&'p str> {
+        None
     }
 
     /// Reads a request's body.
@@ -79,9 +94,9 @@ pub(crate) trait Api: Sync {
     }
 }
 
-/// The API of a path.
-pub(crate) fn find(path: &str) -> Option<&'static dyn Api> {
-    APIS.into_iter().find(|api| api.answers(path))
+/// The API of a path and its query.
+pub(crate) fn find(path: &str, query: &str) -> Option<&'static dyn Api> {
+    APIS.into_iter().find(|api| api.answers(path) && api.answers_query(query))
 }
 
 /// Writing to a buffer that grows cannot fail.

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::api::{Api, Piece, Refusal, Reply, Wish};
 use super::prompt::{self, TextBytes};
 
-/// `/v2/models/MODEL/generate`, and `/generate_stream` where `stream`. The model is the server's first one, whatever
-/// the path says.
+/// `/v2/models/MODEL/generate`, and `/generate_stream` where `stream`.
 pub(crate) struct Generate {
     pub(crate) stream: bool,
 }
@@ -20,6 +19,10 @@ impl Api for Generate {
 
     fn answers(&self, path: &str) -> bool {
         path.contains("/v2/models/") && path.ends_with(self.path())
+    }
+
+    fn model<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.rsplit_once("/v2/models/")?.1.split('/').next()
     }
 
     fn read(&self, body: &[u8]) -> Result<Wish, Refusal> {

@@ -96,7 +96,8 @@ impl Sim {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, reset: Arc<AtomicBool>) -> Reply {
         let path = request.uri().path();
-        let Some(api) = api::find(path) else { return self.other(request.method(), path) };
+        let query = request.uri().query().unwrap_or_default();
+        let Some(api) = api::find(path, query) else { return self.other(request.method(), path) };
         if request.method() != Method::POST {
             return wrong_method("POST");
         }
@@ -149,7 +150,10 @@ impl Sim {
                 format!("the body is broken or over {REQUEST_LIMIT} bytes"),
             )
         })?;
-        let wish = api.read(&body.to_bytes())?;
+        let mut wish = api.read(&body.to_bytes())?;
+        if let Some(model) = api.model(head.uri.path()) {
+            wish.model = Some(model.to_owned());
+        }
         let (settings, cost) = (self.settings(), rate_limit::cost(&wish));
         let script = Script::draft(&settings, &overrides, wish, sequence, self.unix_seconds())?;
         if let Some(Fault::Status(status)) = script.fault {

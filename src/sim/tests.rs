@@ -16,6 +16,7 @@ use crate::clock::Clock;
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
+const GEMINI: &str = r#"{"contents":[{"role":"user","parts":[{"text":"123456789012345678901234567890123456"}]}],"generationConfig":{"maxOutputTokens":16}}"#;
 
 /// An answer as a client sees it.
 #[derive(Debug)]
@@ -359,6 +360,58 @@ async fn ollama_answers_in_lines_of_json_unless_told_otherwise() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn responses_come_in_items_with_thoughts_first() {
+    let body = r#"{"input":"hi","stream":true}"#;
+    let kinds = async |headers| -> Vec<String> {
+        let body = ask(&sim(), "/v1/responses", headers, body).await.body();
+        let names = body.lines().filter_map(|line| line.strip_prefix("event: "));
+        names.map(|name| name.trim_start_matches("response.").to_owned()).collect()
+    };
+    let item = |text: &str| {
+        let middle = ["output_item.added", "content_part.added"].map(str::to_owned).into_iter();
+        let text = ["delta", "done"].map(|end| format!("{text}.{end}"));
+        let end = ["content_part.done", "output_item.done"].map(str::to_owned);
+        middle.chain(text).chain(end).collect::<Vec<_>>()
+    };
+    let begun = ["created", "in_progress"].map(str::to_owned).to_vec();
+    let want =
+        [begun.clone(), item("reasoning_text"), item("output_text"), vec!["completed".to_owned()]].concat();
+    assert_eq!(kinds("x-sim-tokens: 2\nx-sim-reasoning: 1").await, want);
+    let failed = kinds("x-sim-fault: error-event@0").await;
+    assert_eq!(failed, [begun, vec!["error".to_owned()]].concat());
+    let limited = r#"{"input":[{"role":"user","content":"hi"}],"max_output_tokens":2}"#;
+    let whole = ask(&sim(), "/v1/responses", "", limited).await.json();
+    assert_eq!((&whole["status"], &whole["usage"]["output_tokens"]), (&json!("incomplete"), &json!(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gemini_answers_whole_in_events_and_in_an_array() {
+    let headers = "x-sim-tokens: 3\nx-sim-reasoning: 1";
+    let path = "/v1beta/models/sim:streamGenerateContent";
+    let array = ask(&sim(), path, headers, GEMINI).await;
+    assert_eq!(array.headers["content-type"], "application/json; charset=UTF-8");
+    let elements = array.json();
+    let elements = elements.as_array().unwrap();
+    assert_eq!(elements.len(), 5, "an empty one first, three tokens, the reason");
+    let last = &elements[4];
+    assert_eq!(last["candidates"][0]["finishReason"], "STOP");
+    let usage = json!({"promptTokenCount": 12, "candidatesTokenCount": 2, "thoughtsTokenCount": 1, "totalTokenCount": 15});
+    assert_eq!((&last["usageMetadata"], &last["modelVersion"]), (&usage, &json!("sim")));
+    let events = ask(&sim(), &format!("{path}?alt=sse"), headers, GEMINI).await;
+    assert_eq!(events.headers["content-type"], "text/event-stream");
+    assert_eq!(events.body().matches("data: ").count(), 4);
+    let whole = ask(&sim(), "/v1beta/models/sim:generateContent", headers, GEMINI).await.json();
+    assert_eq!(
+        (&whole["usageMetadata"], &whole["candidates"][0]["content"]["parts"][0]["thought"]),
+        (&usage, &json!(true))
+    );
+    let failed = ask(&sim(), path, "x-sim-fault: error-event@0", GEMINI).await.json();
+    assert_eq!(failed[1]["error"]["status"], "INTERNAL");
+    let refused = ask(&sim(), path, "x-sim-fault: status=429", GEMINI).await.json();
+    assert_eq!(refused[0]["error"]["status"], "RESOURCE_EXHAUSTED");
+}
+
+#[tokio::test(start_paused = true)]
 async fn embeddings_have_the_keys_of_llamacpps() {
     let recorded = include_str!("../../tests/recordings/llamacpp/embeddings.response.http");
     let recorded: Value = serde_json::from_str(recorded.split_once("\r\n\r\n").unwrap().1).unwrap();
@@ -389,10 +442,17 @@ async fn what_is_simulated_is_what_is_observed() {
             "/api/generate",
             r#"{"prompt":"123456789012345678901234567890123456789012345678","options":{"num_predict":16}}"#,
         ),
+        (
+            "/v1/responses",
+            r#"{"input":"123456789012345678901234567890123456","stream":true,"max_output_tokens":16}"#,
+        ),
+        ("/v1beta/models/sim:streamGenerateContent?alt=sse", GEMINI),
+        ("/v1beta/models/sim:streamGenerateContent", GEMINI),
     ] {
         let seen = ask(&sim(), path, "x-sim-reasoning: 2", body).await;
         let at = |millis: u128| Moment::new(Duration::from_millis(u64::try_from(millis).unwrap()));
-        let mut observer = Observer::new(crate::dialect::find("POST", path), at(0));
+        let mut observer =
+            Observer::new(crate::dialect::find("POST", path.split('?').next().unwrap()), at(0));
         observer.request_chunk(body.as_bytes());
         observer.request_end(at(0));
         let content_type = seen.headers["content-type"].to_str().ok();
@@ -402,7 +462,7 @@ async fn what_is_simulated_is_what_is_observed() {
         }
         let got = observer.finish(crate::exchange::Ending::Clean, at(2000));
         let clocks = got.clocks;
-        assert!(got.streamed && got.closure.terminal, "{path}");
+        assert!(got.streamed && (got.closure.terminal || got.closure.finished), "{path}");
         assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
         assert_eq!((clocks.first_token, clocks.first_answer), (Some(at(200)), Some(at(240))), "{path}");
         assert_eq!(clocks.last_token, Some(at(500)), "{path}");

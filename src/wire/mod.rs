@@ -3,6 +3,7 @@
 mod budget;
 pub mod encoding;
 mod inflate;
+pub mod json_array;
 mod lexeme;
 mod members;
 pub mod ndjson;
@@ -11,6 +12,7 @@ pub mod sse;
 
 pub use budget::{Budget, Share};
 pub use encoding::{Decoder, Encoding, Stop};
+pub use json_array::JsonArray;
 pub use lexeme::text_bytes;
 pub use members::{Measure, Members, Wanted, bare_text};
 pub use ndjson::Ndjson;

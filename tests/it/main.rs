@@ -14,6 +14,8 @@ mod corpus;
 #[cfg(test)]
 mod counting;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod deploy;

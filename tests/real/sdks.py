@@ -13,6 +13,7 @@ from functools import cached_property
 import anthropic
 import ollama
 import openai
+from google import genai
 
 from programs import MODEL
 
@@ -29,6 +30,12 @@ REASONS = {
     "stop": "stop",
     "end_turn": "stop",
     "length": "length",
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "completed": "stop",
+    "max_output_tokens": "length",
+    "function_call": "tool_calls",
     "max_tokens": "length",
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
@@ -60,6 +67,8 @@ class Clients:
     def __init__(self, url: str, headers: dict[str, str] | None = None, patience: float = 60, retries: int = 0):
         self._url = url
         self._more = {"default_headers": headers or {}, "api_key": KEY, "max_retries": retries, "timeout": patience}
+        limits = {"timeout": int(patience * 1e3), "retry_options": {"attempts": retries + 1}}
+        self._google = {"base_url": url, "headers": headers or {}, **limits}
         self._own = {"headers": {"authorization": f"Bearer {KEY}", **(headers or {})}, "timeout": patience}
 
     @cached_property
@@ -77,6 +86,10 @@ class Clients:
     @cached_property
     def async_anthropic(self) -> anthropic.AsyncAnthropic:
         return anthropic.AsyncAnthropic(base_url=self._url, **self._more)
+
+    @cached_property
+    def google(self) -> genai.Client:
+        return genai.Client(api_key=KEY, http_options=self._google)
 
     @cached_property
     def ollama(self) -> ollama.Client:
@@ -227,6 +240,114 @@ def openai_embeddings(clients: Clients) -> Told:
     """Unasked, the client wants the numbers in base64."""
     answer = clients.openai.embeddings.create(model=MODEL, input=[PROMPT, "the sea"])
     return openai_told(answer, answer.usage, vectors=[item.embedding for item in answer.data])
+
+
+RESPONSE = {"model": MODEL, "input": PROMPT, "max_output_tokens": LIMIT}
+
+
+def has_response_delta(event) -> bool:
+    return event.type.endswith(".delta") or bool(getattr(getattr(event, "item", None), "name", None))
+
+
+def response_told(answer, first: float | None = None) -> Told:
+    usage, items = answer.usage, answer.output
+    calls = [item for item in items if item.type == "function_call"]
+    details = answer.incomplete_details
+    return Told(
+        answer.model,
+        usage.input_tokens,
+        usage.output_tokens,
+        reason=details.reason if details else "function_call" if calls else answer.status,
+        text=answer.output_text,
+        thinking="".join(part.text for item in items if item.type == "reasoning" for part in item.content or []),
+        tools=[json.loads(call.arguments) for call in calls],
+        id=answer.id,
+        cached=getattr(usage.input_tokens_details, "cached_tokens", None),
+        first=first,
+    )
+
+
+def response_events_told(stamped: Stamped) -> Told:
+    """The client hands an error event on like any other: to raise it is its caller's affair."""
+    for event in stamped.items:
+        if event.type == "error":
+            raise openai.OpenAIError(event.message)
+    ends = ("response.completed", "response.incomplete")
+    (answer,) = [event.response for event in stamped.items if event.type in ends]
+    return response_told(answer, stamped.first)
+
+
+def openai_response(clients: Clients) -> Told:
+    return response_told(clients.openai.responses.create(**RESPONSE))
+
+
+def openai_response_stream(clients: Clients, leave: bool = False) -> Told | None:
+    with clients.openai.responses.create(**RESPONSE, stream=True) as stream:
+        stamped = Stamped(has_response_delta, leave).all(stream)
+    return None if leave else response_events_told(stamped)
+
+
+def openai_response_async(clients: Clients, leave: bool = False) -> Told | None:
+    async def ask() -> Stamped:
+        async with clients.async_openai, await clients.async_openai.responses.create(**RESPONSE, stream=True) as stream:
+            return await Stamped(has_response_delta, leave).all_async(stream)
+
+    stamped = asyncio.run(ask())
+    return None if leave else response_events_told(stamped)
+
+
+# google-genai
+
+GENERATE = {"model": MODEL, "contents": PROMPT, "config": {"max_output_tokens": LIMIT}}
+
+
+def google_parts(chunk) -> list:
+    candidate = chunk.candidates[0] if chunk.candidates else None
+    return (candidate.content.parts or []) if candidate and candidate.content else []
+
+
+def has_part(chunk) -> bool:
+    return any(part.text or part.function_call for part in google_parts(chunk))
+
+
+def google_told(stamped: Stamped) -> Told:
+    last = stamped.items[-1]
+    usage = last.usage_metadata
+    parts = [part for chunk in stamped.items for part in google_parts(chunk)]
+    reason = last.candidates[0].finish_reason
+    return Told(
+        last.model_version,
+        usage.prompt_token_count,
+        (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
+        reason=reason and reason.value,
+        text="".join(part.text or "" for part in parts if not part.thought),
+        thinking="".join(part.text or "" for part in parts if part.thought),
+        tools=[dict(part.function_call.args) for part in parts if part.function_call],
+        id=last.response_id,
+        cached=usage.cached_content_token_count,
+        first=stamped.first,
+    )
+
+
+def google_generate(clients: Clients) -> Told:
+    told = google_told(Stamped(has_part).all([clients.google.models.generate_content(**GENERATE)]))
+    told.first = None
+    return told
+
+
+def google_generate_stream(clients: Clients, leave: bool = False) -> Told | None:
+    chunks = clients.google.models.generate_content_stream(**GENERATE)
+    with contextlib.closing(chunks):
+        stamped = Stamped(has_part, leave).all(chunks)
+    return None if leave else google_told(stamped)
+
+
+def google_generate_async(clients: Clients) -> Told:
+    async def ask() -> Stamped:
+        async with clients.google.aio as client:
+            return await Stamped(has_part).all_async(await client.models.generate_content_stream(**GENERATE))
+
+    return google_told(asyncio.run(ask()))
 
 
 # anthropic
@@ -390,6 +511,12 @@ WAYS: dict[Callable, Way] = {
     openai_completion: Way("openai_completions", False),
     openai_completion_stream: Way("openai_completions", True),
     openai_embeddings: Way("openai_embeddings", False),
+    openai_response: Way("openai_responses", False),
+    openai_response_stream: Way("openai_responses", True),
+    openai_response_async: Way("openai_responses", True),
+    google_generate: Way("gemini", False),
+    google_generate_stream: Way("gemini", True),
+    google_generate_async: Way("gemini", True),
     anthropic_message: Way("anthropic_messages", False),
     anthropic_stream: Way("anthropic_messages", True),
     anthropic_events: Way("anthropic_messages", True),
@@ -402,4 +529,5 @@ WAYS: dict[Callable, Way] = {
     ollama_embed: Way("ollama", False),
 }
 LEAVES = [openai_chat_stream, openai_chat_async, openai_completion_stream, anthropic_stream, anthropic_async]
+LEAVES += [openai_response_stream, openai_response_async]
 LEAVES += [ollama_chat_stream, ollama_chat_async, ollama_generate_stream]

@@ -1,4 +1,4 @@
-"""The official `openai`, `anthropic` and `ollama` clients through the sidecar: what they are told is what is counted."""
+"""The official `openai`, `anthropic`, `google-genai` and `ollama` clients through the sidecar: what they are told is what is counted."""
 
 import time
 
@@ -8,6 +8,7 @@ import httpx2  # anthropic's: it hands on what breaks in the middle of a stream
 import ollama
 import openai
 import pytest
+from google.genai import errors as google_errors
 
 import golden
 import programs
@@ -121,7 +122,7 @@ def test_simulated_server(simulated, tmp_path, ask, shape):
         assert seen.log[0]["ttft_seconds"] >= TTFT
 
 
-@pytest.mark.parametrize("ask", [ask for ask, way in WAYS.items() if way.dialect != "ollama"], ids=name_of)
+@pytest.mark.parametrize("ask", [ask for ask, way in WAYS.items() if way.dialect not in ("ollama", "gemini")], ids=name_of)
 def test_llama(request, tmp_path, ask):
     server = "llama_embeddings" if ask is sdks.openai_embeddings else "llama"
     with programs.sidecar(request.getfixturevalue(server), tmp_path) as sidecar:
@@ -164,6 +165,16 @@ RECORDED = [
     (sdks.anthropic_events, "anthropic_messages/vllm_cached", {}),
     (sdks.anthropic_stream, "anthropic_messages/refusal", {}),
     (sdks.anthropic_message, "anthropic_messages/whole_with_cache", {}),
+    (sdks.openai_response_stream, "openai_responses/function_call_only", {"tools": [{"city": "Rome"}]}),
+    (sdks.openai_response_stream, "openai_responses/reasoning_not_shown", {}),
+    (sdks.openai_response_stream, "openai_responses/vllm_cached", {}),
+    (sdks.openai_response_async, "openai_responses/incomplete_for_its_length", {}),
+    (sdks.openai_response, "openai_responses/llamacpp_whole", {}),
+    (sdks.google_generate_stream, "gemini/function_call_only", {"tools": [{"city": "Rome"}]}),
+    (sdks.google_generate_stream, "gemini/thoughts_first", {}),
+    (sdks.google_generate_async, "gemini/thoughts_not_shown", {}),
+    (sdks.google_generate, "gemini/whole_with_cache_and_thoughts", {}),
+    (sdks.google_generate_stream, "gemini/finish_safety", {}),
     (sdks.ollama_chat_stream, "ollama/tool_call_only", {"tools": [{"city": "Rome"}]}),
     (sdks.ollama_chat_async, "ollama/thinking_first", {}),
     (sdks.ollama_chat, "ollama/chat_whole", {}),
@@ -199,6 +210,14 @@ FAULTS = [
     (sdks.openai_chat_stream, "cut@3", openai.APIConnectionError, "truncated"),
     (sdks.openai_chat_async, "reset@3", openai.APIConnectionError, "truncated"),
     (sdks.openai_chat, "cut", openai.APIConnectionError, "truncated"),
+    (sdks.openai_response, "status=400", openai.BadRequestError, "upstream_refused"),
+    (sdks.openai_response_stream, "status=429", openai.RateLimitError, "upstream_refused"),
+    (sdks.openai_response_stream, "error-event@3", openai.OpenAIError, "stream_failed"),
+    (sdks.openai_response_stream, "cut@3", openai.APIConnectionError, "truncated"),
+    (sdks.google_generate, "status=400", google_errors.ClientError, "upstream_refused"),
+    (sdks.google_generate_stream, "status=429", google_errors.ClientError, "upstream_refused"),
+    (sdks.google_generate_stream, "status=503", google_errors.ServerError, "upstream_failed"),
+    (sdks.google_generate_stream, "error-event@3", google_errors.ServerError, "stream_failed"),
     (sdks.anthropic_message, "status=400", anthropic.BadRequestError, "upstream_refused"),
     (sdks.anthropic_stream, "status=429", anthropic.RateLimitError, "upstream_refused"),
     (sdks.anthropic_async, "status=529", anthropic.InternalServerError, "upstream_failed"),
@@ -215,6 +234,10 @@ FAULTS = [
 ]
 
 
+def status_of(error: Exception) -> int:
+    return error.code if isinstance(error, google_errors.APIError) else error.status_code
+
+
 @pytest.mark.parametrize("ask, fault, exception, outcome", FAULTS, ids=name_of)
 def test_faults(simulated, tmp_path, ask, fault, exception, outcome):
     with programs.sidecar(simulated, tmp_path) as sidecar:
@@ -225,7 +248,7 @@ def test_faults(simulated, tmp_path, ask, fault, exception, outcome):
     way = WAYS[ask]
     seen.only(dialect=way.dialect, code=code, outcome=outcome)
     if code != 200:
-        assert raised.value.status_code == code
+        assert status_of(raised.value) == code
         assert seen.page.sum("input_tokens_total") == seen.page.sum("output_tokens_total") == 0
     elif outcome == "stream_failed":
         assert "EngineCore encountered an issue" in str(raised.value)
@@ -236,6 +259,8 @@ def test_faults(simulated, tmp_path, ask, fault, exception, outcome):
 NOBODY_THERE = [
     (sdks.openai_chat_stream, openai.InternalServerError),
     (sdks.openai_embeddings, openai.InternalServerError),
+    (sdks.openai_response_stream, openai.InternalServerError),
+    (sdks.google_generate_stream, google_errors.ServerError),
     (sdks.anthropic_events, anthropic.InternalServerError),
     (sdks.ollama_chat_stream, ollama.ResponseError),
 ]
@@ -249,10 +274,10 @@ def test_our_own_error(tmp_path, ask, exception):
             ask(Clients(sidecar.url))
         seen = Seen(sidecar, started=1)
     line = seen.only(dialect=WAYS[ask].dialect, code=502, outcome="upstream_failed", model_requested=programs.MODEL)
-    assert raised.value.status_code == 502
+    assert status_of(raised.value) == 502
     assert "streamgauge" in str(raised.value)
     if exception is not ollama.ResponseError:  # it keeps nothing but the text
-        assert line["request_id"] in str(raised.value.body)
+        assert line["request_id"] in str(getattr(raised.value, "body", None) or raised.value.details)
 
 
 @pytest.mark.parametrize("ask", LEAVES, ids=name_of)

@@ -228,11 +228,15 @@ impl Gather {
                 "Output speed of a stream" => objective.tpot.map(|tpot| 1.0 / tpot),
                 _ => None,
             });
+            let mut caption = caption.replace("$w", &format!("{window:.0} s"));
+            if main.is_none() {
+                caption = caption.replace(", of the models that were hit", ""); // of all: nobody was
+            }
             let fixed = curves.iter().all(|curve| !curve.legend.starts_with('$'));
             charts.push(Lines {
                 title: (*title).to_owned(),
                 unit: (*unit).to_owned(),
-                caption: caption.replace("$w", &format!("{window:.0} s")),
+                caption,
                 empty: (*empty).to_owned(),
                 lines: if fixed { lines } else { largest(lines) },
                 span,

@@ -22,7 +22,7 @@ const NO_HARDWARE: &str = "no hardware is configured (models[].hardware)";
 const SPENT: &[Panel] = &[
     Panel::new(
         Stat,
-        "Spent in this time range",
+        "Spent",
         "short",
         "In the currency's unit, by tenants: streamgauge_cost_total.",
         &[query("sum by (currency) (increase(streamgauge_cost_total[$__range]))", "{{currency}}")],

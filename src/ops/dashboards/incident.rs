@@ -60,7 +60,7 @@ const NOW: &[Panel] = &[
     .nothing("no objective, or no requests"),
     Panel::new(
         Stat,
-        "Sidecar's own work, p99",
+        "Overhead, p99",
         "s",
         "Not the sidecar, if it is far below TTFT: streamgauge_proxy_overhead_seconds.",
         &[query(quantile!("0.99", "", "streamgauge_proxy_overhead_seconds"), "p99")],

@@ -91,11 +91,9 @@ const TRAFFIC: &[Panel] = &[
         "Requests/s that did not complete",
         "reqps",
         "By outcome: streamgauge_requests_total. client_gone is the client's choice, rejected a limit's.",
-        &[
-            query(rate!("outcome", "streamgauge_requests_total{outcome!=\"completed\"}"), "{{outcome}}"),
-            query(or_zero!(rate!("streamgauge_requests_total{outcome!=\"completed\"}")), "all"),
-        ],
-    ),
+        &[query(rate!("outcome", "streamgauge_requests_total{outcome!=\"completed\"}"), "{{outcome}}")],
+    )
+    .nothing("Every request completed."),
     Panel::new(
         Lines,
         "Requests in flight",

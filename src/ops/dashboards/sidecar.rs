@@ -21,7 +21,7 @@ const NOW: &[Panel] = &[
         .nothing("Prometheus has no such target"),
     Panel::new(
         Stat,
-        "Configurations refused",
+        "Reloads refused",
         "short",
         "Sidecars whose last reload was refused; the one before is in force: streamgauge_config_last_reload_successful.",
         &[query("sum(1 - streamgauge_config_last_reload_successful)", "refused")],

@@ -223,12 +223,25 @@ fn custom(panel: &Panel) -> Value {
             "lineWidth": 1, "fillOpacity": 40, "showPoints": "never", "spanNulls": false,
             "stacking": {"mode": "normal", "group": "A"},
         }),
-        Kind::Table => json!({"align": "auto", "cellOptions": {"type": "auto"}}),
+        Kind::Table => json!({"align": "auto", "minWidth": 60, "cellOptions": {"type": "auto"}}),
         Kind::Stat | Kind::Heatmap => json!({}),
     }
 }
 
-/// Columns of other units; what is promised is dashed.
+/// How wide a table's columns of labels are, in pixels: as wide as what stands in them, so that the values are seen too.
+const COLUMNS: [(&str, u32); 9] = [
+    ("code", 60),
+    ("currency", 85),
+    ("kind", 105),
+    ("period", 75),
+    ("slo", 100),
+    ("tenant", 105),
+    ("model", 125),
+    ("alternative", 125),
+    ("outcome", 135),
+];
+
+/// Columns of other units, and narrow ones; what is promised is dashed.
 fn overrides(panel: &Panel) -> Vec<Value> {
     let column = |(name, unit): &(&str, &str)| {
         json!({
@@ -237,6 +250,15 @@ fn overrides(panel: &Panel) -> Vec<Value> {
         })
     };
     let mut overrides: Vec<Value> = panel.columns.iter().map(column).collect();
+    let groups_by = |label: &str| panel.queries.iter().any(|query| query.expr.contains(label));
+    if panel.kind == Kind::Table {
+        overrides.extend(COLUMNS.iter().filter(|(label, _)| groups_by(label)).map(|(label, width)| {
+            json!({
+                "matcher": {"id": "byName", "options": label},
+                "properties": [{"id": "custom.width", "value": width}],
+            })
+        }));
+    }
     if panel.queries.iter().any(|query| query.legend.starts_with("promised")) {
         overrides.push(json!({
             "matcher": {"id": "byRegexp", "options": "/^promised/"},

@@ -259,6 +259,17 @@ impl Scales<'_> {
         if share < TOLD {
             against.push("prompts were as long as before".to_owned());
         }
+        let bands = |of: &Measures| {
+            of.by("ttft_sum", "input_band").into_iter().map(|(band, _)| band).collect::<Vec<_>>()
+        };
+        let known = self.before.map(bands).unwrap_or_default();
+        let new: Vec<_> = bands(self.during).into_iter().filter(|band| !known.contains(band)).collect();
+        if share >= TOLD && !new.is_empty() {
+            against.push(format!(
+                "there were no prompts of {} before: what they took is put down to their length, less what the others waited longer",
+                new.join(", ")
+            ));
+        }
         if share >= TOLD && self.anatomy.rest > 0.2 * self.rise() {
             against
                 .push(format!("prompts of the same length took {} longer, too", seconds(self.anatomy.rest)));

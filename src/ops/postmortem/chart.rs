@@ -185,7 +185,7 @@ impl Lines {
     fn value(&self, value: f64) -> String {
         match self.unit.as_str() {
             "s" => seconds(value),
-            _ if value >= 10_000_000.0 => format!("{}M", digits(value / 1e6)),
+            _ if value >= 1_000_000.0 => format!("{}M", digits(value / 1e6)),
             _ if value >= 10_000.0 => format!("{}k", digits(value / 1e3)),
             _ => digits(value),
         }

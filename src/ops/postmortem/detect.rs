@@ -275,15 +275,16 @@ fn breaches(seen: &[Seen], breach: f64) -> Vec<Run> {
     own.flat_map(|own| apart(own, breach)).filter(|run| run.bad >= BAD).collect()
 }
 
-/// A run, or those that it falls into when it is held to half of its own share: two bursts with a long good time between
-/// them are worse, taken together, than a breach must be, and still are two.
+/// A run, held to its own share of bad requests. Two bursts with a long good time between them are worse, taken together,
+/// than a breach must be: held to half of that share they are two. And a bad request by chance, shortly before what was
+/// nearly all bad, is no part of it: its ends are held to a quarter, which leaves what grows bad slowly whole.
 fn apart(own: &[Seen], breach: f64) -> Vec<Run> {
     let (bad, all) =
         own.iter().fold((0.0, 0.0), |(bad, all), seen| (bad + seen.bad, all + seen.all.max(seen.bad)));
-    let half = bad / all / 2.0;
-    if half > breach {
-        let parts = breaches(own, half);
-        if parts.len() > 1 {
+    let share = bad / all;
+    for (part, least) in [(share / 2.0, 2), (share / 4.0, 1)] {
+        let parts = if part > breach { breaches(own, part) } else { Vec::new() };
+        if parts.len() >= least {
             return parts;
         }
     }
@@ -365,6 +366,22 @@ mod tests {
         let late = chain(&[quiet(65), vec![(0, 20); 10], quiet(45)]);
         let both = vec!["late".to_owned(), "early".to_owned()];
         assert_eq!(find(&[("early", early), ("late", late)]), [(60.0, 75.0, both)]);
+    }
+
+    #[test]
+    fn a_bad_request_by_chance_shortly_before_or_after_is_no_part_of_it() {
+        let stray = chain(&[vec![(2, 1)], vec![(3, 0); 5]]);
+        let after = stray.iter().rev().copied().collect();
+        let seconds = chain(&[vec![(3, 0); 54], stray, vec![(0, 12); 20], after, vec![(3, 0); 54]]);
+        assert_eq!(find(&[("web", seconds)]), [(60.0, 80.0, vec!["web".to_owned()])]);
+    }
+
+    #[test]
+    fn what_grows_bad_slowly_begins_before_most_is_bad() {
+        let grows = (0..20).map(|tenth| (20 - tenth, tenth)).collect();
+        let found =
+            find(&[("web", chain(&[vec![(20, 0); 60], grows, vec![(0, 20); 40], vec![(20, 0); 60]]))]);
+        assert!((60.0..=66.0).contains(&found[0].0) && found[0].1 == 120.0, "{found:?}");
     }
 
     #[test]

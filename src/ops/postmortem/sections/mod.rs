@@ -256,9 +256,7 @@ fn hit(main: &Main) -> Vec<Block> {
                     price is configured."
         .to_owned();
     if spared > 0 {
-        text.push_str(&format!(
-            " {spared} more were judged in this time, and none of their requests was bad."
-        ));
+        text.push_str(&format!(" Of {spared} more that were judged in this time no request was bad."));
     }
     if let Some(left) = left {
         text.push_str(&format!(

@@ -1,0 +1,394 @@
+//! OpenAI responses: `POST …/responses`, also as vLLM, llama.cpp, Azure and gateways speak it.
+//!
+//! Format: <https://platform.openai.com/docs/api-reference/responses-streaming> and what real servers were seen to
+//! send. The mark is `response.completed` or `response.incomplete`, and why it ended stands in the response itself: vLLM
+//! says `completed` of an answer that ran out of tokens. `[DONE]`, which some servers add, is no mark here. Absent:
+//! answers that are fetched later (`background`), for each of those requests would tell the same tokens again.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lenient::{Few, Fragment, Length, Number, Word};
+use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text};
+use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::{Event, Members, Wanted};
+
+static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
+    Wanted::new(&["model", "stream", "max_output_tokens"], &["input", "instructions", "tools"])
+});
+const TEXTS: &[&str] = &["output.*.content", "output.*.summary", "output.*.arguments", "output.*.input"];
+static BODY: LazyLock<Wanted> = LazyLock::new(|| {
+    let kept = &[
+        "model",
+        "id",
+        "status",
+        "service_tier",
+        "incomplete_details.reason",
+        "usage",
+        "timings",
+        "error",
+        "output.*.type",
+    ];
+    Wanted::new(kept, TEXTS)
+});
+
+/// The API.
+#[derive(Debug)]
+pub(super) struct OpenaiResponses;
+
+/// Whether a path is of an answer that was made before: to fetch, cancel or delete it.
+pub(super) fn is_of_answer(path: &str) -> bool {
+    path.split_once("/responses/").is_some_and(|(_, id)| id.starts_with("resp"))
+}
+
+impl Dialect for OpenaiResponses {
+    fn id(&self) -> DialectId {
+        DialectId("openai_responses")
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        method == "POST" && path.ends_with("/responses")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/responses"],
+            stream: Some(Framing::Events),
+            end: "`response.completed`, `response.incomplete`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::CacheWrite,
+                Tells::Output,
+                Tells::Reasoning,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
+    }
+
+    fn request_members(&self) -> &'static Wanted {
+        &REQUEST
+    }
+
+    fn request(&self, members: &Members) -> RequestFacts {
+        let text = |path| members.measure(path).text_bytes;
+        let text = text("input") + text("instructions") + members.measure("tools").bytes;
+        let max_output = openai::most(members, "max_output_tokens");
+        RequestFacts { max_output, ..openai::request(members, 1, text) }
+    }
+
+    fn body_members(&self) -> &'static Wanted {
+        &BODY
+    }
+
+    fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+        let word = |path| Word(members.text(path).filter(|word| !word.is_empty()));
+        let json = |path| {
+            let json = members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
+            json.and_then(|json| serde_json::from_str::<&RawValue>(json).ok())
+        };
+        let calls = members.each("output.*.type").any(|json| {
+            serde_json::from_slice::<Word<'_>>(json).is_ok_and(|kind| kind.as_str().is_some_and(is_call))
+        });
+        tell_text(members, TEXTS, emit);
+        let answer = Answer {
+            id: word("id"),
+            model: word("model"),
+            status: word("status"),
+            service_tier: word("service_tier"),
+            incomplete_details: Some(Incomplete { reason: word("incomplete_details.reason") }),
+            usage: json("usage"),
+            error: json("error"),
+            output: Few::default(),
+        };
+        answer.tell(calls, json("timings"), emit);
+        if members.is_complete() {
+            emit(Signal::Done);
+        }
+    }
+
+    fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+        if event.data == b"[DONE]" {
+            return;
+        }
+        let text = std::str::from_utf8(event.data).ok();
+        match text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) {
+            Some(envelope) => envelope.tell(event.name, emit),
+            None if event.name == Some("error") => emit(Signal::Failed("error")),
+            None => emit(Signal::Undecodable),
+        }
+    }
+
+    fn knows_prompts(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    /// One for each token of the delta, where they are asked for; else empty.
+    logprobs: Length,
+    #[serde(borrow)]
+    item: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response: Option<&'a RawValue>,
+    /// llama.cpp's, beside the response.
+    #[serde(borrow)]
+    timings: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    /// Of an error that has no envelope.
+    #[serde(borrow)]
+    code: Word<'a>,
+}
+
+impl Envelope<'_> {
+    fn tell(&self, name: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
+        let kind = self.kind.as_str().or(name).unwrap_or_default();
+        if let Some(channel) = kind.strip_suffix(".delta").and_then(channel) {
+            if let Some(text) = self.delta.and_then(Fragment::of) {
+                let tokens = self.logprobs.0.filter(|tokens| *tokens > 0);
+                emit(Signal::Delta { choice: 0, text, tokens, kind: channel });
+            }
+            return;
+        }
+        if let Some(error) = self.error.filter(|error| error.get() != "null") {
+            return emit(Signal::Failed(&openai::error_class(error.get())));
+        }
+        match kind {
+            "error" => emit(Signal::Failed(self.code.as_str().unwrap_or("error"))),
+            "response.output_item.added" => {
+                if let Some(name) = read::<Item<'_>>(self.item).name.and_then(Fragment::of) {
+                    emit(Signal::Delta { choice: 0, text: name, tokens: None, kind: DeltaKind::ToolCall });
+                }
+            }
+            "response.created" | "response.queued" | "response.in_progress" => {
+                read::<Answer<'_>>(self.response).tell_names(emit);
+            }
+            "response.completed" | "response.incomplete" | "response.failed" => self.tell_end(kind, emit),
+            _ => {}
+        }
+    }
+
+    fn tell_end(&self, kind: &str, emit: &mut dyn FnMut(Signal<'_>)) {
+        let mut answer = read::<Answer<'_>>(self.response);
+        if answer.status.0.is_none() {
+            answer.status = Word(kind.strip_prefix("response.").map(Into::into));
+        }
+        let calls = answer.output.iter().any(|item| item.kind.as_str().is_some_and(is_call));
+        answer.tell(calls, self.timings, emit);
+        match kind {
+            "response.failed" if answer.error.is_none() => emit(Signal::Failed("error")),
+            "response.failed" => {}
+            _ => emit(Signal::Done),
+        }
+    }
+}
+
+/// The channel of a delta, by its event's name without its end. A tool's output is none of the model's tokens.
+fn channel(of: &str) -> Option<DeltaKind> {
+    let part = of.strip_prefix("response.")?;
+    Some(match part {
+        "output_text" => DeltaKind::Content,
+        "refusal" => DeltaKind::Refusal,
+        "function_call_arguments"
+        | "custom_tool_call_input"
+        | "mcp_call_arguments"
+        | "mcp_call.arguments"
+        | "code_interpreter_call_code"
+        | "code_interpreter_call.code"
+        | "shell_call_command"
+        | "apply_patch_call_operation_diff" => DeltaKind::ToolCall,
+        _ if part.starts_with("reasoning") => DeltaKind::Reasoning,
+        _ if part.starts_with("audio") || part.starts_with("output_audio") => DeltaKind::Audio,
+        _ => return None,
+    })
+}
+
+/// Whether an item of the output is a call that the client is to answer. Of tools that the server runs itself the model
+/// has seen the results already.
+fn is_call(kind: &str) -> bool {
+    matches!(
+        kind,
+        "function_call"
+            | "custom_tool_call"
+            | "computer_call"
+            | "local_shell_call"
+            | "shell_call"
+            | "apply_patch_call"
+            | "mcp_approval_request"
+    )
+}
+
+/// A member of an event; all of it absent where it is not there or has another form.
+fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
+    json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
+}
+
+/// An item as it begins: the name of a tool is there before its arguments.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+}
+
+/// A response: a whole answer, or what an event says of one.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    status: Word<'a>,
+    #[serde(borrow)]
+    service_tier: Word<'a>,
+    #[serde(borrow)]
+    incomplete_details: Option<Incomplete<'a>>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output: Few<Item<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Incomplete<'a> {
+    #[serde(borrow)]
+    reason: Word<'a>,
+}
+
+impl Answer<'_> {
+    fn tell_names(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+        if let Some(model) = self.model.as_str() {
+            emit(Signal::Model(model));
+        }
+        if let Some(id) = self.id.as_str() {
+            emit(Signal::UpstreamId(id));
+        }
+        if let Some(tier) = self.service_tier.as_str() {
+            emit(Signal::Tier(tier));
+        }
+    }
+
+    /// Says what a response tells. `calls`: there is a call among its output that the client is to answer.
+    fn tell(&self, calls: bool, timings: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
+        self.tell_names(emit);
+        tell_usage(self.usage, timings, emit);
+        if let Some(error) = self.error.filter(|error| error.get() != "null") {
+            return emit(Signal::Failed(&openai::error_class(error.get())));
+        }
+        let reason = match self.status.as_str() {
+            Some("completed") if calls => FinishReason::ToolCalls,
+            Some("completed") => FinishReason::Stop,
+            Some("incomplete") => {
+                let details = self.incomplete_details.as_ref();
+                match details.and_then(|details| details.reason.as_str()) {
+                    Some("max_output_tokens" | "max_tokens") => FinishReason::Length,
+                    Some("content_filter") => FinishReason::ContentFilter,
+                    _ => FinishReason::Other,
+                }
+            }
+            Some("failed") => return emit(Signal::Failed("error")),
+            Some("cancelled") => FinishReason::Other,
+            // It has not ended: it is being made in the background.
+            _ => return,
+        };
+        emit(Signal::Finish { choice: 0, reason });
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UsageBody {
+    input_tokens: Number,
+    output_tokens: Number,
+    input_tokens_details: Option<InputDetails>,
+    output_tokens_details: Option<OutputDetails>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct InputDetails {
+    cached_tokens: Number,
+    cache_write_tokens: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OutputDetails {
+    reasoning_tokens: Number,
+}
+
+fn tell_usage(usage: Option<&RawValue>, timings: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
+    let timings = timings.and_then(|json| openai::read_timings(json.get())).unwrap_or_default();
+    let usage = match usage.and_then(|json| serde_json::from_str::<Option<UsageBody>>(json.get()).ok()?) {
+        Some(body) => {
+            let input = body.input_tokens_details.unwrap_or_default();
+            Usage {
+                input: body.input_tokens.0,
+                cache_read: input.cached_tokens.0.or(timings.cache_read),
+                cache_write: input.cache_write_tokens.0,
+                output: body.output_tokens.0,
+                reasoning: body.output_tokens_details.unwrap_or_default().reasoning_tokens.0,
+                ..Usage::default()
+            }
+        }
+        None => timings,
+    };
+    if usage != Usage::default() {
+        emit(Signal::Usage(usage));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_channel_of_a_delta() {
+        let channel = |name: &str| channel(name.strip_suffix(".delta").unwrap());
+        for (name, want) in [
+            ("response.output_text.delta", Some(DeltaKind::Content)),
+            ("response.refusal.delta", Some(DeltaKind::Refusal)),
+            ("response.reasoning_text.delta", Some(DeltaKind::Reasoning)),
+            ("response.reasoning_summary_text.delta", Some(DeltaKind::Reasoning)),
+            ("response.function_call_arguments.delta", Some(DeltaKind::ToolCall)),
+            ("response.custom_tool_call_input.delta", Some(DeltaKind::ToolCall)),
+            ("response.mcp_call_arguments.delta", Some(DeltaKind::ToolCall)),
+            ("response.code_interpreter_call_code.delta", Some(DeltaKind::ToolCall)),
+            ("response.audio.delta", Some(DeltaKind::Audio)),
+            ("response.audio.transcript.delta", Some(DeltaKind::Audio)),
+            ("response.shell_call_output_content.delta", None),
+            ("response.something_new.delta", None),
+        ] {
+            assert_eq!(channel(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_made_before_is_no_generation() {
+        for path in
+            ["/v1/responses/resp_1", "/openai/v1/responses/resp_1/cancel", "/v1/responses/resp_1/input_items"]
+        {
+            assert!(is_of_answer(path), "{path}");
+        }
+        assert!(!is_of_answer("/v1/responses") && !is_of_answer("/v1/responses/compact"));
+    }
+}
