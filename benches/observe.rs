@@ -25,19 +25,28 @@ const EVENT: &str = "data: {\"id\":\"chatcmpl-86092c3df5676360\",\"object\":\"ch
 /// The same as llama.cpp sends it.
 const LLAMACPP: &str = "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" sentence\"}}],\"created\":1795497815,\"id\":\"chatcmpl-syemEwqv6gegLthQiNopmfoFMyFgByUQ\",\"model\":\"gemma-3-270m\",\"system_fingerprint\":\"b0-unknown\",\"object\":\"chat.completion.chunk\"}\n\n";
 
+/// A token of TGI's own API.
+const TGI: &str = "data:{\"index\":7,\"token\":{\"id\":315,\"text\":\" compass\",\"logprob\":-0.25,\"special\":false},\"generated_text\":null,\"details\":null}\n\n";
+
+/// The eighth token of SGLang's own API: the text from its start.
+const SGLANG: &str = "data: {\"text\":\" The sea is a wide and deep blue\",\"output_ids\":[578,9581,374,264,7029,323,5655,6437],\"meta_info\":{\"id\":\"5f0c1c2f5d7d4c0d9a0b\",\"finish_reason\":null,\"prompt_tokens\":12,\"weight_version\":\"default\",\"completion_tokens\":8,\"cached_tokens\":0}}\n\n";
+
+/// A text of Triton's.
+const TRITON: &str = "data: {\"model_name\":\"llama\",\"model_version\":\"1\",\"sequence_end\":false,\"sequence_id\":0,\"sequence_start\":false,\"text_output\":\" word\"}\n\n";
+
 const REQUEST: &str = r#"{"model":"llama-3.1-8b","stream":true,"messages":[{"role":"user","content":"Write one sentence about the sea."}]}"#;
 
 fn chat() -> &'static dyn Dialect {
     dialect::find("POST", "/v1/chat/completions").unwrap_or_else(|_| unreachable!())
 }
 
-fn streaming() -> Observer {
-    let mut observer = Observer::new(Ok(chat()), Moment::default());
+fn streaming(server: Server) -> Observer {
+    let mut observer = Observer::new(Ok(server.dialect()), Moment::default());
     observer.request_chunk(REQUEST.as_bytes());
     observer.request_end(Moment::default());
     let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
     observer.head(&head, Moment::default());
-    observer.response_chunk(EVENT.as_bytes(), Moment::default());
+    observer.response_chunk(server.event().as_bytes(), Moment::default());
     observer
 }
 
@@ -46,18 +55,36 @@ fn streaming() -> Observer {
 enum Server {
     Vllm,
     Llamacpp,
+    Tgi,
+    Sglang,
+    Triton,
 }
+
+const SERVERS: [Server; 5] = [Server::Vllm, Server::Llamacpp, Server::Tgi, Server::Sglang, Server::Triton];
 
 impl Server {
     fn event(self) -> &'static str {
         match self {
             Self::Vllm => EVENT,
             Self::Llamacpp => LLAMACPP,
+            Self::Tgi => TGI,
+            Self::Sglang => SGLANG,
+            Self::Triton => TRITON,
         }
+    }
+
+    fn dialect(self) -> &'static dyn Dialect {
+        let path = match self {
+            Self::Vllm | Self::Llamacpp => "/v1/chat/completions",
+            Self::Tgi => "/generate_stream",
+            Self::Sglang => "/generate",
+            Self::Triton => "/v2/models/llama/generate_stream",
+        };
+        dialect::find("POST", path).unwrap_or_else(|_| unreachable!())
     }
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_framing_only(bencher: Bencher, server: Server) {
     let event = server.event();
     let mut sse = Sse::default();
@@ -68,21 +95,22 @@ fn event_framing_only(bencher: Bencher, server: Server) {
     });
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_dialect_only(bencher: Bencher, server: Server) {
-    let data = server.event().strip_prefix("data: ").unwrap().trim_end().as_bytes();
+    let data = server.event().strip_prefix("data:").unwrap().trim().as_bytes();
+    let dialect = server.dialect();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         let event = Event { name: None, data: black_box(data) };
-        chat().event(&event, &mut |signal| {
+        dialect.event(&event, &mut |signal| {
             black_box(matches!(signal, Signal::Delta { .. }));
         });
     });
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_observed(bencher: Bencher, server: Server) {
     let event = server.event();
-    let mut observer = streaming();
+    let mut observer = streaming(server);
     let mut at = Moment::default();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         at = at + Duration::from_millis(1);
@@ -115,7 +143,7 @@ fn request_of_a_megabyte_skimmed(bencher: Bencher) {
 #[divan::bench(args = [0, 100])]
 fn whole_exchange_of_so_many_events(bencher: Bencher, events: u32) {
     bencher.bench_local(|| {
-        let mut observer = streaming();
+        let mut observer = streaming(Server::Vllm);
         for _ in 0..events {
             observer.response_chunk(black_box(EVENT.as_bytes()), Moment::default());
         }

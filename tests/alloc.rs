@@ -18,6 +18,14 @@ const COMPLETIONS: &[&str] = &[
     r#"{"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":" compass","logprobs":null,"finish_reason":null,"token_ids":null}]}"#,
 ];
 
+const TGI: &[&str] = &[
+    r#"{"index":7,"token":{"id":315,"text":" compass","logprob":-0.25,"special":false},"generated_text":null,"details":null}"#,
+];
+
+const TRITON: &[&str] = &[
+    r#"{"model_name":"m","model_version":"1","sequence_end":false,"sequence_id":0,"sequence_start":false,"text_output":" compass"}"#,
+];
+
 const RESPONSES: &[&str] = &[
     r#"{"content_index":0,"delta":" word","item_id":"msg_1","logprobs":[],"output_index":0,"sequence_number":4,"type":"response.output_text.delta"}"#,
     r#"{"content_index":0,"delta":"hm","item_id":"rs_1","output_index":0,"sequence_number":4,"type":"response.reasoning_text.delta"}"#,
@@ -34,6 +42,8 @@ fn a_token_event_allocates_nothing() {
     for (path, events) in [
         ("/v1/chat/completions", CHAT),
         ("/v1/completions", COMPLETIONS),
+        ("/generate_stream", TGI),
+        ("/v2/models/m/generate_stream", TRITON),
         ("/v1/responses", RESPONSES),
         ("/v1beta/models/m:streamGenerateContent", GEMINI),
     ] {
@@ -60,7 +70,33 @@ fn a_token_event_allocates_nothing() {
             assert_eq!((tokens, counted.count_total), (200, 0), "{event}");
         }
     }
+    events_that_say_the_text_again_allocate_nothing();
     let counted = allocation_counter::measure(|| drop(Vec::<u8>::with_capacity(1)));
     assert_eq!(counted.count_total, 1, "the allocator counts");
     assert!(dialect::find("POST", "/v1/chat/completions").is_ok());
+}
+
+/// SGLang's. In the same test, for the counter is the thread's and the process has one allocator.
+fn events_that_say_the_text_again_allocate_nothing() {
+    let mut observer = Observer::new(dialect::find("POST", "/generate"), Moment::default());
+    let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
+    observer.head(&head, Moment::default());
+    let event = |words: usize| {
+        let (text, ids) = (" word".repeat(words), vec!["7"; words].join(","));
+        format!(
+            r#"data: {{"text":"{text}","output_ids":[{ids}],"meta_info":{{"id":"a","finish_reason":null,"prompt_tokens":4,"completion_tokens":{words},"cached_tokens":0}}}}"#
+        ) + "\n\n"
+    };
+    let events: Vec<String> = (1..=102).map(event).collect();
+    let (first, rest) = events.split_at(2);
+    let mut stream = |events: &[String]| -> u64 {
+        events
+            .iter()
+            .map(|event| observer.response_chunk(event.as_bytes(), Moment::default()).token_events)
+            .sum()
+    };
+    assert_eq!(stream(first), 2);
+    let mut tokens = 0;
+    let counted = allocation_counter::measure(|| tokens = stream(rest));
+    assert_eq!((tokens, counted.count_total), (100, 0));
 }

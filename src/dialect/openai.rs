@@ -267,6 +267,7 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
         model: members.text("model").filter(|model| !model.is_empty()).map(|model| Name::from(&*model)),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices,
+        choices_a_prompt: n,
         max_output: max_tokens.and_then(|most| of_all(most, choices)),
         prompt_text_bytes,
     }

@@ -52,10 +52,16 @@ pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     for message in elements(body, "messages").chain(elements(body, "contents")) {
         self::message(message, tell);
     }
-    for member in ["prompt", "input", "suffix", "input_prefix", "input_suffix"] {
+    for member in ["prompt", "input", "inputs", "text_input", "suffix", "input_prefix", "input_suffix"] {
         if let Some(text) = body.get(member) {
             raw(text, tell);
         }
+    }
+    // SGLang's; an object is something else in other APIs.
+    for text in
+        [body.get("text"), body.get("input_ids")].into_iter().flatten().filter(|text| !text.is_object())
+    {
+        raw(text, tell);
     }
     for tool in elements(body, "tools").chain(elements(body, "functions")) {
         let own = tool.get("function").unwrap_or(tool);
@@ -84,11 +90,13 @@ pub fn answer_pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     if let Some(message) = body.get("message") {
         said(message, tell);
     }
-    for member in ["thinking", "response", "content"] {
+    for member in ["thinking", "response", "content", "generated_text", "text", "text_output"] {
         content(body.get(member).unwrap_or(&Value::Null), tell);
     }
     for answer in body.as_array().into_iter().flatten() {
-        content(answer.get("content").unwrap_or(&Value::Null), tell);
+        for member in ["content", "generated_text", "text"] {
+            content(answer.get(member).unwrap_or(&Value::Null), tell);
+        }
     }
 }
 
@@ -265,6 +273,9 @@ mod tests {
         assert_eq!(told(&json!({"prompt": ["a", "b"]})), [Piece::Text("a"), Piece::Text("b")]);
         assert_eq!(told(&json!({"input": [[1, 2], [3]]})), [Piece::Ids(1); 3]);
         assert_eq!(told(&json!({"prompt": null})), []);
+        assert_eq!(told(&json!({"inputs": "a", "parameters": {}})), [Piece::Text("a")]);
+        assert_eq!(told(&json!({"text": ["a", "b"], "text_input": "c"})).len(), 3);
+        assert_eq!(told(&json!({"input_ids": [1, 2]})), [Piece::Ids(1); 2]);
     }
 
     #[test]
@@ -283,6 +294,9 @@ mod tests {
             (json!({"response": "a", "done": true}), vec![text("a")]),
             (json!({"content": "a", "stop": true}), vec![text("a")]),
             (json!([{"content": "a"}, {"content": "b"}]), vec![text("a"), text("b")]),
+            (json!({"generated_text": "a", "details": null}), vec![text("a")]),
+            (json!([{"text": "a", "meta_info": {}}, {"text": "b"}]), vec![text("a"), text("b")]),
+            (json!({"model_name": "m", "text_output": "a"}), vec![text("a")]),
         ] {
             let mut told = Vec::new();
             answer_pieces(&body, &mut |piece| told.push(piece));

@@ -128,7 +128,8 @@ impl Trace for Rows {
                 Said::Delta { choice, kind, tokens, bytes, text }
             }
             Signal::Text { bytes } => Said::Text(bytes),
-            Signal::Usage(usage) => Said::Usage(usage),
+            Signal::Usage(usage) | Signal::ChoiceUsage { usage, .. } => Said::Usage(usage),
+            Signal::TextSoFar { text, .. } => Said::Text(text.bytes()),
             Signal::Finish { choice, reason } => Said::Finish { choice, reason },
             Signal::Failed(class) => Said::Failed(error_class(class)),
             Signal::Done => Said::Done,

@@ -490,6 +490,11 @@ def ollama_generate_stream(clients: Clients, leave: bool = False) -> Told | None
     return ollama_lines(clients.ollama.generate(**OLLAMA_PROMPT, stream=True), leave)
 
 
+def ollama_embed(clients: Clients) -> Told:
+    answer = clients.ollama.embed(model=MODEL, input=[PROMPT, "the sea"])
+    return Told(answer.model, answer.prompt_eval_count, 0, vectors=list(answer.embeddings))
+
+
 @dataclass(frozen=True)
 class Way:
     """A way of asking: who it is understood by, and whether the answer is a stream."""
@@ -521,6 +526,7 @@ WAYS: dict[Callable, Way] = {
     ollama_chat_async: Way("ollama", True),
     ollama_generate: Way("ollama", False),
     ollama_generate_stream: Way("ollama", True),
+    ollama_embed: Way("ollama", False),
 }
 LEAVES = [openai_chat_stream, openai_chat_async, openai_completion_stream, anthropic_stream, anthropic_async]
 LEAVES += [openai_response_stream, openai_response_async]

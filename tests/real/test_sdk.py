@@ -111,7 +111,7 @@ def test_simulated_server(simulated, tmp_path, ask, shape):
         told = ask(clients)
         seen = Seen(sidecar, started=1)
     seen.check_told(way, told, began)
-    if way.dialect == "openai_embeddings":
+    if told.vectors:
         assert [len(vector) for vector in told.vectors] == [640, 640]
         return
     assert (told.output_tokens, REASONS[told.reason], told.model) == (tokens, reason, programs.MODEL)
