@@ -36,6 +36,12 @@ const TRITON: &str = "data: {\"model_name\":\"llama\",\"model_version\":\"1\",\"
 
 const REQUEST: &str = r#"{"model":"llama-3.1-8b","stream":true,"messages":[{"role":"user","content":"Write one sentence about the sea."}]}"#;
 
+/// What a delta of a response is, as vLLM sends it.
+const RESPONSES: &str = "event: response.output_text.delta\ndata: {\"content_index\":0,\"delta\":\" word\",\"item_id\":\"msg_a3cf2e3234ddd5b3\",\"logprobs\":[],\"output_index\":0,\"sequence_number\":4,\"type\":\"response.output_text.delta\"}\n\n";
+
+/// An event of Gemini's: it holds several tokens, and the usage so far.
+const GEMINI: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" several words of text\"}],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":4,\"totalTokenCount\":13,\"promptTokensDetails\":[{\"modality\":\"TEXT\",\"tokenCount\":9}]},\"modelVersion\":\"m\",\"responseId\":\"r\"}\r\n\r\n";
+
 fn chat() -> &'static dyn Dialect {
     dialect::find("POST", "/v1/chat/completions").unwrap_or_else(|_| unreachable!())
 }
@@ -111,6 +117,19 @@ fn event_dialect_only(bencher: Bencher, server: Server) {
 fn event_observed(bencher: Bencher, server: Server) {
     let event = server.event();
     let mut observer = streaming(server);
+    let mut at = Moment::default();
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        at = at + Duration::from_millis(1);
+        black_box(observer.response_chunk(black_box(event.as_bytes()), at));
+    });
+}
+
+#[divan::bench(args = ["/v1/responses", "/v1beta/models/m:streamGenerateContent"])]
+fn event_of_another_api_observed(bencher: Bencher, path: &str) {
+    let event = if path == "/v1/responses" { RESPONSES } else { GEMINI };
+    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
+    let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
+    observer.head(&head, Moment::default());
     let mut at = Moment::default();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         at = at + Duration::from_millis(1);

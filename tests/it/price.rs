@@ -117,6 +117,31 @@ async fn each_servers_way_to_report_is_priced_as_it_is_meant() {
     assert_eq!(millionths(", cache_read: 0.1", usage).await, 100.0 + 90.0);
 }
 
+/// Gemini 3.5 Flash in the standard tier: 1.50 US dollars for a million tokens of input, 0.15 where they are cached, 9 of
+/// output, thoughts in it (<https://ai.google.dev/gemini-api/docs/pricing>, read 2026-10-05).
+#[tokio::test(start_paused = true)]
+async fn gemini_is_priced_by_googles_list_with_cached_input_and_thoughts_once() {
+    let config = "upstream: http://upstream:8000\nmodels: [{name: gemini-3.5-flash, \
+                  price: {currency: USD, input: 1.50, cache_read: 0.15, output: 9}}]\n";
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    let body = r#"{"contents":[{"parts":[{"text":"hi"}]}]}"#;
+    let request =
+        post(body).replace("/v1/chat/completions", "/v1beta/models/gemini-3.5-flash:streamGenerateContent");
+    client.write(request).await;
+    let mut server = upstream.accept().await;
+    server.read_to(body).await;
+    server.write(STREAM_HEAD.replace("text/event-stream", "application/json")).await;
+    let usage = r#"{"promptTokenCount":100000,"cachedContentTokenCount":80000,"candidatesTokenCount":1000,"thoughtsTokenCount":3000,"totalTokenCount":104000}"#;
+    let part = r#""content":{"parts":[{"text":"a"}]}"#;
+    let element = format!(r#"[{{"candidates":[{{{part},"finishReason":"STOP"}}],"usageMetadata":{usage}}}]"#);
+    server.write(chunk(&element)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchanges().await.pop().unwrap();
+    assert_eq!(cost(&line), (0.078, "USD", "config"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_long_request_in_a_tier_has_that_tiers_price_of_long_ones() {
     let price = ", above: [{input_tokens: 100, input: 2, output: 15}], tiers: [{tier: priority, input: 3, output: 30, above: [{input_tokens: 100, input: 6, output: 45}]}]";
