@@ -5,6 +5,8 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+mod bedrock;
+mod cohere;
 pub mod inject;
 mod lenient;
 mod llamacpp;
@@ -14,6 +16,7 @@ mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
 pub mod prompt;
+mod rerank;
 
 use std::borrow::Cow;
 
@@ -30,6 +33,9 @@ pub const DIALECTS: &[&dyn Dialect] = &[
     &anthropic_messages::AnthropicMessages,
     &ollama::Ollama,
     &llamacpp::Llamacpp,
+    &bedrock::Bedrock,
+    &cohere::Cohere,
+    &rerank::Rerank,
 ];
 
 /// One API.
@@ -46,6 +52,11 @@ pub trait Dialect: Sync {
 
     /// What a request's body tells.
     fn request(&self, members: &Members) -> RequestFacts;
+
+    /// What a request's path (without query) tells, where the API says it there and not in the body.
+    fn path_facts(&self, _: &str) -> PathFacts {
+        PathFacts::default()
+    }
 
     /// What is looked for in an answer's body that is no stream.
     fn body_members(&self) -> &'static Wanted;
@@ -161,6 +172,25 @@ pub struct RequestFacts {
     pub prompt_text_bytes: u64,
 }
 
+/// What a request's path tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathFacts {
+    /// The model asked for.
+    pub model: Option<Name>,
+    /// Whether a stream is asked for.
+    pub stream: Option<bool>,
+}
+
+impl RequestFacts {
+    /// With what the path says: it decides, for it is what the server goes by.
+    #[must_use]
+    pub fn with(mut self, path: &PathFacts) -> Self {
+        self.stream = path.stream.unwrap_or(self.stream);
+        self.model = path.model.clone().or(self.model);
+        self
+    }
+}
+
 /// The dialect of a request, or why there is none.
 ///
 /// # Errors
@@ -209,6 +239,7 @@ const NOT_GENERATIONS: &[&str] = &[
     "/tokenize",
     "/detokenize",
     "/count_tokens",
+    "/count-tokens",
     "/props",
     "/slots",
     "/apply-template",
@@ -246,6 +277,11 @@ mod tests {
         assert_eq!(name("POST", "/v1/chat%2Fcompletion%73"), Ok("openai_chat"));
         assert_eq!(name("POST", "/100%/%zz/%e4/v1/completion%7"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/tokenize"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/model/us.amazon.nova-pro-v1%3A0/converse-stream"), Ok("bedrock"));
+        assert_eq!(name("POST", "/model/m/count-tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/converse"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("POST", "/v2/chat"), Ok("cohere"));
+        assert_eq!(name("POST", "/v2/rerank"), Ok("rerank"));
         assert_eq!(name("OPTIONS", "*"), Err(Unobserved::UnknownPath));
     }
 

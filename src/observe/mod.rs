@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::dialect::{DeltaKind, Dialect, RequestFacts, Signal};
+use crate::dialect::{DeltaKind, Dialect, PathFacts, RequestFacts, Signal};
 use crate::exchange::{Clocks, Ending, Name, Unobserved, Usage};
 use crate::wire::{Budget, Decoder, Event, Framed, Skim};
 use kept::Keeping;
@@ -47,6 +47,8 @@ pub struct Observer {
     seen: Observation,
     ended: Choices,
     present: Choices,
+    /// What the request's path told.
+    path: PathFacts,
     /// Told of every step, where somebody wants an explanation.
     trace: Option<Box<dyn Trace>>,
 }
@@ -73,8 +75,16 @@ impl Observer {
             seen: Observation { clocks, unobserved, ..Observation::default() },
             ended: Choices::default(),
             present: Choices::default(),
+            path: PathFacts::default(),
             trace: None,
         }
+    }
+
+    /// The same, of a request to this path (without query).
+    #[must_use]
+    pub fn on_path(mut self, path: &str) -> Self {
+        self.path = self.dialect.map(|dialect| dialect.path_facts(path)).unwrap_or_default();
+        self
     }
 
     /// The same, with somebody who is told of every step.
@@ -137,7 +147,10 @@ impl Observer {
 
     /// What the part of the request's body told that has passed.
     pub fn request_so_far(&self) -> Option<RequestFacts> {
-        let so_far = || Some(self.dialect?.request(self.request.as_ref()?.so_far()));
+        let so_far = || {
+            let told = self.dialect?.request(self.request.as_ref()?.so_far());
+            Some(told.with(&self.path))
+        };
         self.seen.request.clone().or_else(so_far)
     }
 
@@ -170,14 +183,14 @@ impl Observer {
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
             Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) | Answer::Lines(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) | Answer::Frames(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
 
     fn read_request(&mut self) {
         if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
-            let facts = self.seen.request.insert(dialect.request(&skim.finish()));
+            let facts = self.seen.request.insert(dialect.request(&skim.finish()).with(&self.path));
             if let Some(keeping) = &mut self.keeping {
                 keeping.request_end(facts.model.as_ref());
             }
@@ -200,6 +213,9 @@ impl Observer {
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
+        if self.dialect.is_some() {
+            self.head_tells(head);
+        }
         self.tell(Step::Head(head), at);
     }
 
@@ -210,6 +226,11 @@ impl Observer {
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(sse) if ending == Ending::Clean => {
                 sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Frames(frames) if ending == Ending::Clean => {
+                frames.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }
@@ -251,6 +272,12 @@ impl Observer {
                 self.seen.too_large += 1;
                 self.lose_text();
                 self.tell(Step::TooLarge, at);
+                Seen::default()
+            }
+            Framed::Broken => {
+                self.seen.undecodable += 1;
+                self.lose_text();
+                self.tell(Step::Broken, at);
                 Seen::default()
             }
             Framed::Event(event) => {

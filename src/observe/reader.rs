@@ -7,7 +7,7 @@ use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::exchange::Unobserved;
 use crate::wire::encoding::MEMORY_IN_ALL;
-use crate::wire::{Budget, Decoder, Encoding, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Budget, Decoder, Encoding, EventStream, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) enum Answer {
     Unclear,
     Stream(Sse),
     Lines(Ndjson),
+    Frames(EventStream),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -25,7 +26,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_))
+        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Frames(_))
     }
 }
 
@@ -130,6 +131,12 @@ impl Observer {
                 self.answer = Answer::Lines(lines);
                 seen
             }
+            Answer::Frames(mut frames) => {
+                let mut seen = Seen::default();
+                frames.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Frames(frames);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.keep_body(bytes);
@@ -164,6 +171,9 @@ impl Observer {
 pub(super) fn stream(media_type: &str) -> Option<Answer> {
     if media_type.eq_ignore_ascii_case("text/event-stream") {
         return Some(Answer::Stream(Sse::default()));
+    }
+    if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+        return Some(Answer::Frames(EventStream::default()));
     }
     let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
     lines.then(|| Answer::Lines(Ndjson::default()))

@@ -186,7 +186,10 @@ impl Begun {
         let vitals = upstream
             .as_ref()
             .map_or_else(|| proxy.vitals.upstream(&origin.upstream), |at| Arc::clone(&at.vitals));
-        let mut recording = Recording::start(&proxy, origin, dialect, Arc::clone(&routes.config), vitals);
+        let mut recording = {
+            let spoken = (dialect, request.uri().path());
+            Recording::start(&proxy, origin, spoken, Arc::clone(&routes.config), vitals)
+        };
         let holds = routes.config.limits.hold(&recording.watch().origin().tenant);
         drop(routes);
         let dialect = dialect.ok();

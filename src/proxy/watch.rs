@@ -215,7 +215,7 @@ impl Recording {
     pub(super) fn start(
         proxy: &Arc<Proxy>,
         origin: Origin,
-        dialect: Result<&'static dyn Dialect, Unobserved>,
+        (dialect, path): (Result<&'static dyn Dialect, Unobserved>, &str),
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
@@ -225,6 +225,7 @@ impl Recording {
         let live = Arc::new(Live::new(origin, place.is_some()));
         let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
         let observer = Observer::new(dialect, started)
+            .on_path(path)
             .within(Arc::clone(&proxy.decoders))
             .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
         Self {
@@ -432,7 +433,7 @@ mod tests {
             started: proxy.clock.now(),
         };
         let upstream = proxy.vitals.upstream(&origin.upstream);
-        Recording::start(proxy, origin, Ok(&Broken), Arc::clone(&proxy.routes.load().config), upstream)
+        Recording::start(proxy, origin, (Ok(&Broken), "/"), Arc::clone(&proxy.routes.load().config), upstream)
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ impl<'a> Pieces<'a> {
 /// What an observer sees of a case whose bytes come in these pieces, and how many token events it told of
 /// while they came.
 pub fn observe(case: &Case, pieces: &Pieces<'_>) -> (Observation, u64) {
-    let mut observer = Observer::new(spoken(&case.request), Moment::default());
+    let mut observer = Observer::new(spoken(&case.request), Moment::default()).on_path(case.request.path());
     let token_events = play(case, pieces, &mut observer);
     (finish(observer, case.ending.transport(), Moment::new(case.ended)), token_events)
 }
@@ -120,7 +120,8 @@ impl Explainer {
     pub fn new(method: &str, target: &str, started: Moment, show_text: bool) -> Self {
         let dialect = dialect::find(method, path(target));
         let (out, rows) = channel();
-        let observer = Observer::new(dialect, started).traced(Box::new(Rows::new(out, show_text)));
+        let observer =
+            Observer::new(dialect, started).on_path(path(target)).traced(Box::new(Rows::new(out, show_text)));
         let what = match dialect {
             Ok(dialect) => format!("the dialect {}", dialect.id().0),
             Err(why) => format!("no dialect: {}", why.label()),

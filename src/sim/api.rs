@@ -7,17 +7,23 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, ollama, openai};
+use super::{anthropic, bedrock, chance, cohere, embeddings, ollama, openai};
 use crate::clock::Clock;
 
 /// Every API that the server speaks.
-pub(crate) const APIS: [&dyn Api; 6] = [
+pub(crate) const APIS: [&dyn Api; 12] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
     &anthropic::Messages,
     &ollama::Chat,
     &ollama::Generate,
+    &bedrock::CONVERSE,
+    &bedrock::CONVERSE_STREAM,
+    &bedrock::INVOKE,
+    &bedrock::INVOKE_STREAM,
+    &cohere::Chat,
+    &cohere::Rerank,
 ];
 
 /// An API.
