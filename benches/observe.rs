@@ -10,7 +10,7 @@ use streamgauge::clock::Moment;
 use streamgauge::dialect::{self, Dialect, Signal};
 use streamgauge::exchange::Ending;
 use streamgauge::observe::{Head, Observer};
-use streamgauge::wire::{Event, Framed, Skim, Sse};
+use streamgauge::wire::{Event, Framed, Skim, Sse, event_stream};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -134,6 +134,65 @@ fn event_of_another_api_observed(bencher: Bencher, path: &str) {
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         at = at + Duration::from_millis(1);
         black_box(observer.response_chunk(black_box(event.as_bytes()), at));
+    });
+}
+
+/// What a message of Bedrock's is: the operation, the event's type, its payload.
+type Message = (&'static str, &'static str, &'static str);
+
+const CONVERSE: Message = (
+    "converse-stream",
+    "contentBlockDelta",
+    r#"{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdefghijklmnopqrstuvwxyzABCDEF"}"#,
+);
+
+/// Claude's event in it: `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}`.
+const INVOKE: Message = (
+    "invoke-with-response-stream",
+    "chunk",
+    r#"{"bytes":"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIsImluZGV4IjowLCJkZWx0YSI6eyJ0eXBlIjoidGV4dF9kZWx0YSIsInRleHQiOiJ3b3JkIn19","p":"abcdefghijklmnopqr"}"#,
+);
+
+/// Which of Bedrock's streams.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    Converse,
+    Invoke,
+}
+
+#[divan::bench(args = [Operation::Converse, Operation::Invoke])]
+fn bedrock_event_observed(bencher: Bencher, operation: Operation) {
+    let (operation, kind, payload) = match operation {
+        Operation::Converse => CONVERSE,
+        Operation::Invoke => INVOKE,
+    };
+    let mut event = Vec::new();
+    event_stream::write(
+        &[(":event-type", kind), (":content-type", "application/json"), (":message-type", "event")],
+        payload.as_bytes(),
+        &mut event,
+    );
+    let path = format!("/model/m/{operation}");
+    observed(bencher, &path, "application/vnd.amazon.eventstream", &event);
+}
+
+#[divan::bench]
+fn cohere_event_observed(bencher: Bencher) {
+    let event = concat!(
+        "event: content-delta\n",
+        r#"data: {"type":"content-delta","index":0,"delta":{"message":{"content":{"text":" word"}}}}"#,
+        "\n\n"
+    );
+    observed(bencher, "/v2/chat", "text/event-stream", event.as_bytes());
+}
+
+fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
+    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
+    observer
+        .head(&Head { status: 200, content_type: Some(content_type), ..Head::default() }, Moment::default());
+    assert_eq!(observer.response_chunk(event, Moment::default()).token_events, 1);
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        black_box(observer.response_chunk(black_box(event), Moment::default()));
     });
 }
 

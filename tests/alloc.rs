@@ -6,6 +6,7 @@ use std::time::Duration;
 use streamgauge::clock::Moment;
 use streamgauge::dialect;
 use streamgauge::observe::{Head, Observer};
+use streamgauge::wire::event_stream;
 
 const CHAT: &[&str] = &[
     r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null,"token_ids":null}]}"#,
@@ -37,6 +38,26 @@ const GEMINI: &[&str] = &[
     r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}],"role":"model"},"index":0}],"modelVersion":"m"}"#,
 ];
 
+const COHERE: &[&str] = &[
+    r#"{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":" compass"}}}}"#,
+    r#"{"index":1,"delta":{"message":{"content":{"thinking":"h\"m"}}},"type":"content-delta"}"#,
+];
+
+/// Messages of Bedrock's streams: the operation, the event's type, its payload.
+const BEDROCK: &[(&str, &str, &str)] = &[
+    (
+        "converse-stream",
+        "contentBlockDelta",
+        r#"{"contentBlockIndex":0,"delta":{"text":" compass"},"p":"abcdefghijklmnopqrstuvwxyz"}"#,
+    ),
+    (
+        "invoke-with-response-stream",
+        "chunk",
+        // {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}
+        r#"{"bytes":"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIsImluZGV4IjowLCJkZWx0YSI6eyJ0eXBlIjoidGV4dF9kZWx0YSIsInRleHQiOiJ3b3JkIn19","p":"abcdefg"}"#,
+    ),
+];
+
 #[test]
 fn a_token_event_allocates_nothing() {
     for (path, events) in [
@@ -45,6 +66,7 @@ fn a_token_event_allocates_nothing() {
         ("/generate_stream", TGI),
         ("/v2/models/m/generate_stream", TRITON),
         ("/v1/responses", RESPONSES),
+        ("/v2/chat", COHERE),
         ("/v1beta/models/m:streamGenerateContent", GEMINI),
     ] {
         for event in events {
@@ -71,6 +93,7 @@ fn a_token_event_allocates_nothing() {
         }
     }
     events_that_say_the_text_again_allocate_nothing();
+    bedrocks_events_allocate_nothing();
     let counted = allocation_counter::measure(|| drop(Vec::<u8>::with_capacity(1)));
     assert_eq!(counted.count_total, 1, "the allocator counts");
     assert!(dialect::find("POST", "/v1/chat/completions").is_ok());
@@ -99,4 +122,25 @@ fn events_that_say_the_text_again_allocate_nothing() {
     let mut tokens = 0;
     let counted = allocation_counter::measure(|| tokens = stream(rest));
     assert_eq!((tokens, counted.count_total), (100, 0));
+}
+
+fn bedrocks_events_allocate_nothing() {
+    for (operation, kind, payload) in BEDROCK {
+        let path = format!("/model/m/{operation}");
+        let mut observer = Observer::new(dialect::find("POST", &path), Moment::default()).on_path(&path);
+        let content_type = Some("application/vnd.amazon.eventstream");
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, Moment::default());
+        let mut bytes = Vec::new();
+        let headers = [(":event-type", *kind), (":message-type", "event")];
+        event_stream::write(&headers, payload.as_bytes(), &mut bytes);
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let mut stream = |times: u32| -> u64 {
+            let chunks = (0..times).flat_map(|_| [bytes.as_slice(), first, second]);
+            chunks.map(|chunk| observer.response_chunk(chunk, Moment::default()).token_events).sum()
+        };
+        assert_eq!(stream(2), 4, "{payload}");
+        let mut tokens = 0;
+        let counted = allocation_counter::measure(|| tokens = stream(100));
+        assert_eq!((tokens, counted.count_total), (200, 0), "{payload}");
+    }
 }

@@ -275,7 +275,7 @@ struct CacheCreation {
     ephemeral_1h_input_tokens: Number,
 }
 
-fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
+pub(super) fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
     let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
     if let Some(tier) = body.service_tier.as_str() {
         emit(Signal::Tier(tier));

@@ -25,6 +25,8 @@ pub enum Framing {
     Events,
     /// Lines of JSON.
     Lines,
+    /// Messages of AWS's event stream.
+    Messages,
 }
 
 impl Framing {
@@ -33,6 +35,7 @@ impl Framing {
         match self {
             Self::Events => "events",
             Self::Lines => "lines of JSON",
+            Self::Messages => "AWS's event stream",
         }
     }
 }

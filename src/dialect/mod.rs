@@ -5,6 +5,8 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+mod bedrock;
+mod cohere;
 mod describe;
 mod gemini;
 pub mod inject;
@@ -18,6 +20,7 @@ mod openai_completions;
 mod openai_embeddings;
 mod openai_responses;
 pub mod prompt;
+mod rerank;
 mod sglang;
 mod tgi;
 
@@ -42,6 +45,9 @@ pub const DIALECTS: &[&dyn Dialect] = &[
     &tgi::Tgi,
     &sglang::Sglang,
     &gemini::Gemini,
+    &bedrock::Bedrock,
+    &cohere::Cohere,
+    &rerank::Rerank,
 ];
 
 /// One API.
@@ -356,6 +362,7 @@ const NOT_GENERATIONS: &[&str] = &[
     "/classify",
     "/score",
     "/count_tokens",
+    "/count-tokens",
     "/responses/input_tokens",
     ":countTokens",
     ":embedContent",
@@ -422,6 +429,11 @@ mod tests {
         assert_eq!(name("POST", "/v1/chat%2Fcompletion%73"), Ok("openai_chat"));
         assert_eq!(name("POST", "/100%/%zz/%e4/v1/completion%7"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/tokenize"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/model/us.amazon.nova-pro-v1%3A0/converse-stream"), Ok("bedrock"));
+        assert_eq!(name("POST", "/model/m/count-tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/converse"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("POST", "/v2/chat"), Ok("cohere"));
+        assert_eq!(name("POST", "/v2/rerank"), Ok("rerank"));
         assert_eq!(name("OPTIONS", "*"), Err(Unobserved::UnknownPath));
     }
 

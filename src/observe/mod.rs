@@ -185,7 +185,7 @@ impl Observer {
             Answer::Awaited | Answer::Unclear { .. } => {
                 self.seen.request.as_ref().is_some_and(|facts| facts.stream)
             }
-            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) => true,
+            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) | Answer::Frames(_) => true,
             Answer::Whole(_) | Answer::Opaque => false,
         }
     }
@@ -216,6 +216,9 @@ impl Observer {
         self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
+        if self.dialect.is_some() {
+            self.head_tells(head);
+        }
         self.tell(Step::Head(head), at);
     }
 
@@ -226,6 +229,11 @@ impl Observer {
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(sse) if ending == Ending::Clean => {
                 sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Frames(frames) if ending == Ending::Clean => {
+                frames.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }
@@ -274,6 +282,12 @@ impl Observer {
                 self.seen.too_large += 1;
                 self.lose_text();
                 self.tell(Step::TooLarge, at);
+                Seen::default()
+            }
+            Framed::Broken => {
+                self.seen.undecodable += 1;
+                self.lose_text();
+                self.tell(Step::Broken, at);
                 Seen::default()
             }
             Framed::Event(event) => {

@@ -5,7 +5,7 @@ use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, EventStream, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) enum Answer {
     Stream(Sse),
     Lines(Ndjson),
     Elements(JsonArray),
+    Frames(EventStream),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -26,7 +27,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_))
+        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Frames(_))
     }
 }
 
@@ -138,6 +139,12 @@ impl Observer {
                 self.answer = Answer::Elements(array);
                 seen
             }
+            Answer::Frames(mut frames) => {
+                let mut seen = Seen::default();
+                frames.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Frames(frames);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.keep_body(bytes);
@@ -183,6 +190,9 @@ impl Observer {
 pub(super) fn stream(media_type: &str) -> Option<Answer> {
     if media_type.eq_ignore_ascii_case("text/event-stream") {
         return Some(Answer::Stream(Sse::default()));
+    }
+    if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+        return Some(Answer::Frames(EventStream::default()));
     }
     let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
     lines.then(|| Answer::Lines(Ndjson::default()))

@@ -25,6 +25,7 @@ pub(super) enum What {
     Head { status: u16, media_type: Option<String>, encoding: Option<String> },
     Event { name: Option<String>, bytes: usize },
     TooLarge,
+    Broken,
     Body,
     Chunk { bytes: usize, streamed: bool },
 }
@@ -100,6 +101,10 @@ impl Trace for Rows {
             Step::TooLarge => {
                 self.has_event = true;
                 self.give(row(What::TooLarge));
+            }
+            Step::Broken => {
+                self.has_event = true;
+                self.give(row(What::Broken));
             }
             Step::Body => self.open = Some(row(What::Body)),
             Step::Read => {

@@ -8,11 +8,11 @@ use http::{HeaderMap, StatusCode};
 
 use super::gemini::Gemini;
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, kserve, ollama, openai, responses, sglang, tgi};
+use super::{anthropic, bedrock, chance, cohere, embeddings, kserve, ollama, openai, responses, sglang, tgi};
 use crate::clock::Clock;
 
 /// Every API that the server speaks; the first that answers a path has it.
-pub(crate) const APIS: [&dyn Api; 15] = [
+pub(crate) const APIS: [&dyn Api; 21] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
@@ -28,6 +28,12 @@ pub(crate) const APIS: [&dyn Api; 15] = [
     &Gemini::Whole,
     &Gemini::Events,
     &Gemini::Array,
+    &bedrock::CONVERSE,
+    &bedrock::CONVERSE_STREAM,
+    &bedrock::INVOKE,
+    &bedrock::INVOKE_STREAM,
+    &cohere::Chat,
+    &cohere::Rerank,
 ];
 
 /// An API.

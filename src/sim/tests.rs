@@ -439,6 +439,10 @@ async fn what_is_simulated_is_what_is_observed() {
             r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"options":{"num_predict":16}}"#,
         ),
         (
+            "/v2/chat",
+            r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"max_tokens":16,"stream":true}"#,
+        ),
+        (
             "/api/generate",
             r#"{"prompt":"123456789012345678901234567890123456789012345678","options":{"num_predict":16}}"#,
         ),
@@ -515,6 +519,39 @@ async fn what_engines_own_apis_simulate_is_what_is_observed() {
             );
             assert!(seen.contains("text"), "{path}");
         }
+    }
+}
+
+/// Its frames are no text.
+#[tokio::test(start_paused = true)]
+async fn bedrocks_streams_are_what_the_sidecar_reads() {
+    use crate::clock::Moment;
+    use crate::observe::{Head, Observer};
+    let text = "123456789012345678901234567890123456";
+    for (operation, body) in [
+        (
+            "converse-stream",
+            json!({"messages": [{"content": [{"text": text}]}], "inferenceConfig": {"maxTokens": 16}}),
+        ),
+        ("invoke-with-response-stream", json!({"messages": [{"content": text}], "max_tokens": 16})),
+    ] {
+        let (path, body) = (format!("/model/sim/{operation}"), body.to_string());
+        let (response, began) = send(&sim(), request(&path, "x-sim-reasoning: 2", &body)).await;
+        let now = || Moment::new(began.elapsed());
+        let mut observer =
+            Observer::new(crate::dialect::find("POST", &path), Moment::default()).on_path(&path);
+        observer.request_chunk(body.as_bytes());
+        observer.request_end(now());
+        let content_type = response.headers()["content-type"].to_str().ok();
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, now());
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            observer.response_chunk(&frame.unwrap().into_data().unwrap(), now());
+        }
+        let got = observer.finish(crate::exchange::Ending::Clean, now());
+        assert!(got.streamed && got.closure.terminal, "{path}");
+        assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
+        assert_eq!((got.chunks, got.undecodable, got.shows_reasoning), (16, 0, true), "{path}");
     }
 }
 

@@ -4,29 +4,12 @@
 //! that numbers and words are spelled right.
 
 use super::lexeme::{Unicode, is_blank, plain, run, scalar, word_end};
-use super::members::{At, Measure, Members, Wanted};
+use super::members::{At, Measure, Members, Wanted, is_text_key};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
 const KEY_LIMIT: usize = 192; // the longest name that any path has, every letter of it escaped
 const DEPTH_LIMIT: u32 = 120; // parsers of JSON stop at about this depth too
-
-/// Whether the strings of a member are text that a model reads or writes. Images, audio, ids and addresses are none.
-fn is_text_key(key: &[u8]) -> bool {
-    matches!(
-        key,
-        b"content"
-            | b"text"
-            | b"arguments"
-            | b"prompt"
-            | b"input"
-            | b"system"
-            | b"description"
-            | b"reasoning"
-            | b"reasoning_content"
-            | b"thinking"
-    )
-}
 
 /// A scanner for one body.
 #[derive(Debug)]

@@ -33,8 +33,8 @@ fn what_a_dialect_claims_a_case_shows_and_the_reverse() {
         }
         for path in it.paths {
             let known = path.replace("[/versions/VERSION]", "");
-            let end = known.replace("/v2/models/MODEL", "");
-            if !requests(name).iter().any(|asked| asked.ends_with(&end)) {
+            let end = known.rsplit("MODEL").next().unwrap_or_default();
+            if !requests(name).iter().any(|asked| asked.ends_with(end)) {
                 wrong.push(format!("{name}: no case asks {path}"));
             }
         }
