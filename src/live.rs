@@ -99,7 +99,7 @@ pub struct Accepted {
 pub struct Ask {
     /// The band of the prompt's size.
     pub input_band: InputBand,
-    /// Bytes of the prompt's text; none where no dialect read it.
+    /// Bytes of the prompt's text; none where no dialect read it, or it is no text.
     pub text_bytes: Option<u64>,
     /// The most tokens that may be generated, where the request says.
     pub max_output: Option<u64>,

@@ -262,9 +262,9 @@ impl Lacks {
     }
 }
 
-/// How much a request asks for. The band is by its prompt's text, or by the whole body where no dialect read it.
+/// How much a request asks for. The band is by its prompt's text, or by the whole body where that is not known.
 pub fn ask(facts: Option<&RequestFacts>, bytes_in: u64) -> Ask {
-    let text_bytes = facts.map(|facts| facts.prompt_text_bytes);
+    let text_bytes = facts.and_then(|facts| facts.prompt_text_bytes);
     Ask {
         input_band: InputBand::of_text_bytes(text_bytes.unwrap_or(bytes_in)),
         text_bytes,

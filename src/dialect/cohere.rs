@@ -98,6 +98,10 @@ impl Dialect for Cohere {
         }
     }
 
+    fn knows_prompts(&self) -> bool {
+        false
+    }
+
     fn error_body(&self, error: &OwnError<'_>) -> String {
         let OwnError { message, request_id, .. } = *error;
         serde_json::json!({"id": request_id, "message": message}).to_string()

@@ -104,7 +104,7 @@ impl Dialect for Gemini {
         RequestFacts {
             choices,
             max_output: most.and_then(|most| openai::of_all(most, choices)),
-            prompt_text_bytes: text + members.measure("tools").bytes,
+            prompt_text_bytes: Some(text + members.measure("tools").bytes),
             ..RequestFacts::default()
         }
     }

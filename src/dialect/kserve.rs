@@ -55,11 +55,13 @@ impl Dialect for Kserve {
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
-        let text = ["text_input", "inputs.*.data"].map(|path| members.measure(path).text_bytes);
+        let texts = ["text_input", "inputs.*.data"].map(|path| members.measure(path));
+        // What is no text may be token ids, or pixels: how many tokens that is, nobody knows from here.
+        let is_text = texts.iter().any(|measure| measure.texts > 0);
         RequestFacts {
             choices: 1,
             max_output: MOST.into_iter().find_map(|path| openai::most(members, path)),
-            prompt_text_bytes: text.iter().sum(),
+            prompt_text_bytes: is_text.then(|| texts.iter().map(|measure| measure.text_bytes).sum()),
             ..RequestFacts::default()
         }
     }
@@ -90,7 +92,6 @@ impl Dialect for Kserve {
         if usage != Usage::default() {
             emit(Signal::Usage(usage));
         }
-        // What is no text may be token ids: how many tokens that is, nobody knows from here.
         let texts = TEXTS.map(|path| members.measure(path));
         if texts.iter().any(|measure| measure.texts > 0) {
             emit(Signal::Text { bytes: texts.iter().map(|measure| measure.text_bytes).sum() });

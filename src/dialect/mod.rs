@@ -80,7 +80,7 @@ pub const DIALECTS: &[&dyn Dialect] = &[
 ///     fn request(&self, members: &Members) -> RequestFacts {
 ///         RequestFacts {
 ///             stream: members.get("stream").unwrap_or(false),
-///             prompt_text_bytes: members.measure("say").text_bytes,
+///             prompt_text_bytes: Some(members.measure("say").text_bytes),
 ///             ..RequestFacts::default()
 ///         }
 ///     }
@@ -285,8 +285,8 @@ pub struct RequestFacts {
     pub choices_a_prompt: u32,
     /// The most tokens that may be generated, all choices together, where the request says.
     pub max_output: Option<u64>,
-    /// Bytes of the prompt's text; images are none.
-    pub prompt_text_bytes: u64,
+    /// Bytes of the prompt's text, in which images are none; none where the prompt is no text.
+    pub prompt_text_bytes: Option<u64>,
 }
 
 /// What a request's path tells.

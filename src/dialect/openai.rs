@@ -269,7 +269,7 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
         choices,
         choices_a_prompt: n,
         max_output: max_tokens.and_then(|most| of_all(most, choices)),
-        prompt_text_bytes,
+        prompt_text_bytes: Some(prompt_text_bytes),
     }
 }
 

@@ -79,6 +79,10 @@ impl Dialect for Rerank {
     /// It has no streams.
     fn event(&self, _: &Event<'_>, _: &mut dyn FnMut(Signal<'_>)) {}
 
+    fn knows_prompts(&self) -> bool {
+        false
+    }
+
     /// Cohere's shape, with OpenAI's member beside it: the other servers have that.
     fn error_body(&self, error: &OwnError<'_>) -> String {
         let mut body: serde_json::Value =

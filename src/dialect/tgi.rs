@@ -70,7 +70,7 @@ impl Dialect for Tgi {
         RequestFacts {
             choices: 1, // `best_of` is one answer: the others come with its details
             max_output: openai::most(members, MOST),
-            prompt_text_bytes: text,
+            prompt_text_bytes: Some(text),
             ..RequestFacts::default()
         }
     }

@@ -60,7 +60,8 @@ impl Watch {
         let answer = || expectations.answer(model).saturating_mul(u64::from(facts.choices.max(1)));
         let answer =
             if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
-        prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+        let by_text = || expectations.input(model, facts.prompt_text_bytes.unwrap_or(0));
+        prompt.unwrap_or_else(by_text).saturating_add(answer)
     }
 
     /// The request has come so far.

@@ -82,7 +82,7 @@ impl Dialect for Bedrock {
         RequestFacts {
             choices: 1,
             max_output: MOST.iter().find_map(|path| openai::most(members, path)),
-            prompt_text_bytes: texts.iter().chain(&tools).sum(),
+            prompt_text_bytes: Some(texts.iter().chain(&tools).sum()),
             ..RequestFacts::default()
         }
     }
@@ -117,6 +117,10 @@ impl Dialect for Bedrock {
             "chunk" => payload::tell_chunk(data, emit),
             name => converse(name, data, emit),
         }
+    }
+
+    fn knows_prompts(&self) -> bool {
+        false
     }
 
     fn error_body(&self, error: &OwnError<'_>) -> String {
