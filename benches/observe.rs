@@ -42,6 +42,18 @@ const RESPONSES: &str = "event: response.output_text.delta\ndata: {\"content_ind
 /// An event of Gemini's: it holds several tokens, and the usage so far.
 const GEMINI: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" several words of text\"}],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":4,\"totalTokenCount\":13,\"promptTokensDetails\":[{\"modality\":\"TEXT\",\"tokenCount\":9}]},\"modelVersion\":\"m\",\"responseId\":\"r\"}\r\n\r\n";
 
+const ANTHROPIC: &str = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" word\"}}\n\n";
+
+const COHERE: &str = "event: content-delta\ndata: {\"type\":\"content-delta\",\"index\":0,\"delta\":{\"message\":{\"content\":{\"text\":\" word\"}}}}\n\n";
+
+const COMPLETIONS: &str = "data: {\"id\":\"cmpl-86092c3df5676360\",\"object\":\"text_completion\",\"created\":1795498929,\"model\":\"llama-3.1-8b\",\"choices\":[{\"index\":0,\"text\":\" word\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null,\"token_ids\":null}]}\n\n";
+
+/// A token of llama.cpp's own API.
+const COMPLETION: &str = "data: {\"index\":0,\"content\":\" word\",\"tokens\":[3658],\"stop\":false,\"id_slot\":-1,\"tokens_predicted\":3,\"tokens_evaluated\":9}\n\n";
+
+/// A line of Ollama's.
+const OLLAMA: &str = "{\"model\":\"llama3.1:8b\",\"created_at\":\"2026-11-24T10:00:00.123456789Z\",\"message\":{\"role\":\"assistant\",\"content\":\" word\"},\"done\":false}\n";
+
 fn chat() -> &'static dyn Dialect {
     dialect::find("POST", "/v1/chat/completions").unwrap_or_else(|_| unreachable!())
 }
@@ -56,23 +68,47 @@ fn streaming(server: Server) -> Observer {
     observer
 }
 
-/// Whose event.
+/// Whose event: every API that streams server-sent events.
 #[derive(Debug, Clone, Copy)]
 enum Server {
     Vllm,
     Llamacpp,
+    Completions,
+    Completion,
+    Responses,
+    Anthropic,
+    Gemini,
+    Cohere,
     Tgi,
     Sglang,
     Triton,
 }
 
-const SERVERS: [Server; 5] = [Server::Vllm, Server::Llamacpp, Server::Tgi, Server::Sglang, Server::Triton];
+const SERVERS: [Server; 11] = [
+    Server::Vllm,
+    Server::Llamacpp,
+    Server::Completions,
+    Server::Completion,
+    Server::Responses,
+    Server::Anthropic,
+    Server::Gemini,
+    Server::Cohere,
+    Server::Tgi,
+    Server::Sglang,
+    Server::Triton,
+];
 
 impl Server {
     fn event(self) -> &'static str {
         match self {
             Self::Vllm => EVENT,
             Self::Llamacpp => LLAMACPP,
+            Self::Completions => COMPLETIONS,
+            Self::Completion => COMPLETION,
+            Self::Responses => RESPONSES,
+            Self::Anthropic => ANTHROPIC,
+            Self::Gemini => GEMINI,
+            Self::Cohere => COHERE,
             Self::Tgi => TGI,
             Self::Sglang => SGLANG,
             Self::Triton => TRITON,
@@ -82,6 +118,12 @@ impl Server {
     fn dialect(self) -> &'static dyn Dialect {
         let path = match self {
             Self::Vllm | Self::Llamacpp => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Completion => "/completion",
+            Self::Responses => "/v1/responses",
+            Self::Anthropic => "/v1/messages",
+            Self::Gemini => "/v1beta/models/m:streamGenerateContent",
+            Self::Cohere => "/v2/chat",
             Self::Tgi => "/generate_stream",
             Self::Sglang => "/generate",
             Self::Triton => "/v2/models/llama/generate_stream",
@@ -103,7 +145,8 @@ fn event_framing_only(bencher: Bencher, server: Server) {
 
 #[divan::bench(args = SERVERS)]
 fn event_dialect_only(bencher: Bencher, server: Server) {
-    let data = server.event().strip_prefix("data:").unwrap().trim().as_bytes();
+    let (_, data) = server.event().split_once("data:").unwrap();
+    let data = data.trim().as_bytes();
     let dialect = server.dialect();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         let event = Event { name: None, data: black_box(data) };
@@ -117,19 +160,6 @@ fn event_dialect_only(bencher: Bencher, server: Server) {
 fn event_observed(bencher: Bencher, server: Server) {
     let event = server.event();
     let mut observer = streaming(server);
-    let mut at = Moment::default();
-    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
-        at = at + Duration::from_millis(1);
-        black_box(observer.response_chunk(black_box(event.as_bytes()), at));
-    });
-}
-
-#[divan::bench(args = ["/v1/responses", "/v1beta/models/m:streamGenerateContent"])]
-fn event_of_another_api_observed(bencher: Bencher, path: &str) {
-    let event = if path == "/v1/responses" { RESPONSES } else { GEMINI };
-    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
-    let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
-    observer.head(&head, Moment::default());
     let mut at = Moment::default();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         at = at + Duration::from_millis(1);
@@ -177,22 +207,36 @@ fn bedrock_event_observed(bencher: Bencher, operation: Operation) {
 }
 
 #[divan::bench]
-fn cohere_event_observed(bencher: Bencher) {
-    let event = concat!(
-        "event: content-delta\n",
-        r#"data: {"type":"content-delta","index":0,"delta":{"message":{"content":{"text":" word"}}}}"#,
-        "\n\n"
-    );
-    observed(bencher, "/v2/chat", "text/event-stream", event.as_bytes());
+fn line_of_ollama_observed(bencher: Bencher) {
+    observed(bencher, "/api/chat", "application/x-ndjson", OLLAMA.as_bytes());
+}
+
+/// Gemini's without `alt=sse`.
+#[divan::bench]
+fn element_of_gemini_observed(bencher: Bencher) {
+    let (_, element) = GEMINI.split_once("data:").unwrap();
+    let element = format!("{},", element.trim());
+    let path = "/v1beta/models/m:streamGenerateContent";
+    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
+    let head = Head { status: 200, content_type: Some("application/json"), ..Head::default() };
+    observer.head(&head, Moment::default());
+    observer.response_chunk(b"[", Moment::default());
+    again(bencher, observer, element.as_bytes());
 }
 
 fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
     let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
-    observer
-        .head(&Head { status: 200, content_type: Some(content_type), ..Head::default() }, Moment::default());
+    let head = Head { status: 200, content_type: Some(content_type), ..Head::default() };
+    observer.head(&head, Moment::default());
+    again(bencher, observer, event);
+}
+
+fn again(bencher: Bencher, mut observer: Observer, event: &[u8]) {
     assert_eq!(observer.response_chunk(event, Moment::default()).token_events, 1);
+    let mut at = Moment::default();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
-        black_box(observer.response_chunk(black_box(event), Moment::default()));
+        at = at + Duration::from_millis(1);
+        black_box(observer.response_chunk(black_box(event), at));
     });
 }
 
