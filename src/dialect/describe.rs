@@ -119,9 +119,10 @@ itself answers to a client of this API, with 502 or 429, say.
 const NOTES: &str = "
 ## By server
 
-- **TGI and SGLang** both have `POST …/generate`, and a request's head does not say whose it is. Both are understood
-  there, under the name `sglang`. TGI's root path (`POST /`) is not: any server has one. Of TGI's whole answers without
-  `details`, the text is estimated; with `return_full_text` it holds the prompt, too.
+- **TGI and SGLang** both have `POST …/generate`, and a request's head does not say whose it is; the body does: TGI's has
+  `inputs`. One whose body cannot be read is `sglang`, and our own errors there have OpenAI's shape. TGI's root path
+  (`POST /`) is not understood: any server has one. Of TGI's whole answers without `details`, the text is estimated; with
+  `return_full_text` it holds the prompt, too.
 - **SGLang** says a text from its start with every event, unless it was told not to: only what is new counts. Its counts
   are of each sample; they add up, and a prompt that `n` samples share is input once. Answers of token ids alone have
   counts and no times of tokens.

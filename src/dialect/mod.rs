@@ -275,6 +275,8 @@ pub enum DeltaKind {
 /// What a request's body tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
+    /// Whose API it is, where two have the same path and only the body tells.
+    pub dialect: Option<DialectId>,
     /// The model asked for.
     pub model: Option<Name>,
     /// Whether a stream is asked for.

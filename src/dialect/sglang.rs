@@ -1,5 +1,5 @@
 //! SGLang's own API: `POST …/generate`. TGI has that path too, and nothing in a request's head tells the two apart,
-//! so both are read here; an exchange has SGLang's name.
+//! so both are read here; whose it was, the request's body tells.
 //!
 //! Format: <https://docs.sglang.ai/basic_usage/native_api.html>. An event says a choice's text from its start, unless
 //! the server was told to send what is new only, and reports that choice's tokens so far. Answers of token ids alone
@@ -78,12 +78,14 @@ impl Dialect for Sglang {
         let choices = prompts.saturating_mul(share);
         let of_tgi = || openai::most(members, "parameters.max_new_tokens");
         let most = openai::most(members, "sampling_params.max_new_tokens").or_else(of_tgi);
-        let inputs = members.measure("inputs").text_bytes;
+        let inputs = members.measure("inputs");
+        let is_of_tgi = inputs.bytes > 0 && text.bytes + ids.bytes == 0;
         RequestFacts {
+            dialect: is_of_tgi.then(|| tgi::Tgi.id()),
             choices,
             choices_a_prompt: share,
             max_output: most.and_then(|most| openai::of_all(most, choices)),
-            ..openai::request(members, 1, text.text_bytes + ids.numbers * BYTES_A_TOKEN + inputs)
+            ..openai::request(members, 1, text.text_bytes + ids.numbers * BYTES_A_TOKEN + inputs.text_bytes)
         }
     }
 
@@ -198,6 +200,26 @@ impl Meta<'_> {
         // An abort has a status where it is an error, and none where somebody asked for it.
         if why == FinishReason::Error && reason.status_code.0.is_some() {
             emit(Signal::Failed(reason.err_type.as_str().unwrap_or(kind)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Skim;
+
+    #[test]
+    fn the_body_tells_whose_request_it_is() {
+        let told = |body: &str| {
+            let mut skim = Skim::new(Sglang.request_members());
+            skim.push(body.as_bytes());
+            Sglang.request(&skim.finish()).dialect.map(|id| id.0)
+        };
+        assert_eq!(told(r#"{"inputs":"a","parameters":{"max_new_tokens":4}}"#), Some("tgi"));
+        assert_eq!(told(r#"{"inputs":""}"#), Some("tgi"));
+        for own in [r#"{"text":"a"}"#, r#"{"input_ids":[1]}"#, r#"{"text":"a","inputs":"b"}"#, "{}", ""] {
+            assert_eq!(told(own), None, "{own}");
         }
     }
 }

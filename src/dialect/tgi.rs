@@ -1,5 +1,6 @@
 //! Text Generation Inference's own API: `POST …/generate_stream`, and what it answers at `…/generate`, a path that
-//! [`super::sglang`] has too and keeps. Its root path is left out: any server has one.
+//! [`super::sglang`] has too and reads, for only the request's body tells whose it is. Its root path is left out: any
+//! server has one.
 //!
 //! Format: <https://huggingface.co/docs/text-generation-inference/reference/api_reference>. Events are tokens, one
 //! each; the last one has the details. Nothing says which model it is.
@@ -54,7 +55,7 @@ impl Dialect for Tgi {
 
     fn describe(&self) -> Description {
         Description {
-            paths: &["/generate_stream"],
+            paths: &["/generate_stream", "/generate"],
             stream: Some(Framing::Events),
             end: "`details`",
             tells: &[Tells::Whole, Tells::Input, Tells::Output, Tells::FinishReason, Tells::Failure],

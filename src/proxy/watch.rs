@@ -90,10 +90,11 @@ impl Watch {
         if self.config.slos.0.is_empty() || self.live.goals().is_some() {
             return;
         }
-        let facts = self.observe(|observer| observer.request_so_far()).flatten();
-        let model = self.config.models.names(facts.and_then(|facts| facts.model).as_ref(), None);
+        let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
+        let model = self.config.models.names(facts.model.as_ref(), None);
         let Origin { dialect, tenant, upstream, .. } = &self.live.origin;
-        let party = Party { dialect: *dialect, tenant, model: model.label(true), upstream };
+        let dialect = facts.dialect.unwrap_or(*dialect);
+        let party = Party { dialect, tenant, model: model.label(true), upstream };
         self.live.set_goals(self.config.slos.goals(party, model.clone()));
     }
 
