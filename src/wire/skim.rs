@@ -110,13 +110,13 @@ impl Skim {
                 State::InString => self.string(chunk, at),
                 State::InKey => self.key(chunk, at),
                 State::InWord => self.word(chunk, at),
-                State::Broken => return,
+                State::Broken => break,
                 State::Escape { .. } | State::InUnicode { .. } => self.step(byte, chunk, at),
                 _ if is_blank(byte) => at + 1 + after.iter().take_while(|&&byte| is_blank(byte)).count(),
                 _ => self.step(byte, chunk, at),
             };
         }
-        self.take(chunk, chunk.len());
+        self.take(chunk, at.min(chunk.len())); // all, or up to where it broke
     }
 
     /// What has been found by now.
@@ -582,6 +582,17 @@ mod tests {
         for body in ["{}", "[]", r#" [{"a":1}, 2]"#, r#"{"a":[]}"#, r#"{"a":[{},[],"",0,-1.5e3,true,null]} "#]
         {
             assert!(members(body).is_complete(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_is_measured_up_to_there_however_it_comes() {
+        let body = br#"{"messages":[{"content":"abc" oops "def"}],"model":"m"}"#;
+        let whole = skim([body.as_slice()]).measure("messages");
+        assert_eq!((whole.bytes, whole.text_bytes), (19, 3));
+        for at in 0..body.len() {
+            let (head, tail) = body.split_at(at);
+            assert_eq!(skim([head, tail]).measure("messages"), whole, "split at {at}");
         }
     }
 
