@@ -10,6 +10,7 @@ mod reader;
 mod request;
 mod trace;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,12 +147,12 @@ impl Observer {
     }
 
     /// What the part of the request's body told that has passed.
-    pub fn request_so_far(&self) -> Option<RequestFacts> {
+    pub fn request_so_far(&self) -> Option<Cow<'_, RequestFacts>> {
         let so_far = || {
             let told = self.dialect?.request(self.request.as_ref()?.so_far());
-            Some(told.with(&self.path))
+            Some(Cow::Owned(told.with(&self.path)))
         };
-        self.seen.request.clone().or_else(so_far)
+        self.seen.request.as_ref().map(Cow::Borrowed).or_else(so_far)
     }
 
     /// The model that the answer names, as far as it was read.

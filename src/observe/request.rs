@@ -37,6 +37,9 @@ impl Observer {
         }
         if let Some(skim) = &mut self.request {
             skim.push(bytes);
+            if skim.has_ended() {
+                self.read_request(); // whatever follows changes nothing
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
+use super::pieces::poll_write_pieces;
 use super::tls;
 use crate::clock::{Clock, Moment};
 use crate::config::{Target, Transport};
@@ -249,6 +250,6 @@ impl AsyncWrite for Stamped {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.writer().poll_write_vectored(cx, slices)
+        poll_write_pieces(self.stream.writer(), cx, slices)
     }
 }

@@ -9,6 +9,7 @@ mod inject;
 mod lanes;
 pub mod listener;
 pub mod opening;
+mod pieces;
 mod pool;
 mod reply;
 mod routes;

@@ -87,12 +87,12 @@ impl ResponseTap {
     }
 
     fn finish(&mut self, ending: Ending) {
-        self.look();
+        let looked = self.look();
         let Some(recording) = self.recording.take() else { return };
         if let Some(cut) = self.injection.as_ref().map(|injection| injection.cut()).filter(|&cut| cut > 0) {
             recording.watch().withheld(cut, cut);
         }
-        let now = recording.watch().now();
+        let now = looked.unwrap_or_else(|| recording.watch().now());
         recording.finish_at(ending, now);
         if ending == Ending::Clean
             && let Some(lease) = self.lease.take()
@@ -101,18 +101,23 @@ impl ResponseTap {
         }
     }
 
-    /// Looks at the frames that have been returned.
-    fn look(&mut self) {
+    /// Looks at the frames that have been returned; gives when it was done with them, where there were some.
+    fn look(&mut self) -> Option<Moment> {
         self.woken = false;
-        let Some(recording) = &mut self.recording else { return self.unseen.clear() };
+        let Some(recording) = &mut self.recording else {
+            self.unseen.clear();
+            return None;
+        };
         if self.unseen.is_empty() {
-            return;
+            return None;
         }
         let before = recording.watch().now();
         for (data, at) in self.unseen.drain(..) {
             recording.watch().response_chunk(&data, at);
         }
-        recording.add_overhead(recording.watch().now().since(before));
+        let after = recording.watch().now();
+        recording.add_overhead(after.since(before));
+        Some(after)
     }
 
     /// Keeps a frame that is about to be returned, to be looked at later.

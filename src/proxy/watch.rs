@@ -1,6 +1,7 @@
 //! One exchange being watched: what its two taps share, and the [`Recording`] that makes exactly one record
 //! of it, however it ends.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -47,7 +48,8 @@ impl Watch {
 
     /// What the part of the request told that has been seen, and the model's label by it.
     pub(super) fn asked(&self) -> (RequestFacts, Option<Name>) {
-        let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
+        let facts = self.observe(|observer| observer.request_so_far().map(Cow::into_owned));
+        let facts = facts.flatten().unwrap_or_default();
         self.requested(&facts);
         let model = self.config.models.names(facts.model.as_ref(), None).label(true).cloned();
         (facts, model)
@@ -90,10 +92,12 @@ impl Watch {
         if self.config.slos.0.is_empty() || self.live.goals().is_some() {
             return;
         }
-        let facts = self.observe(|observer| observer.request_so_far()).flatten().unwrap_or_default();
-        let model = self.config.models.names(facts.model.as_ref(), None);
-        let Origin { dialect, tenant, upstream, .. } = &self.live.origin;
-        let dialect = facts.dialect.unwrap_or(*dialect);
+        let told =
+            |facts: &RequestFacts| (self.config.models.names(facts.model.as_ref(), None), facts.dialect);
+        let so_far = self.observe(|observer| observer.request_so_far().map(|facts| told(&facts)));
+        let (model, dialect) = so_far.flatten().unwrap_or_else(|| told(&RequestFacts::default()));
+        let Origin { dialect: by_path, tenant, upstream, .. } = &self.live.origin;
+        let dialect = dialect.unwrap_or(*by_path);
         let party = Party { dialect, tenant, model: model.label(true), upstream };
         self.live.set_goals(self.config.slos.goals(party, model.clone()));
     }
@@ -145,14 +149,13 @@ impl Watch {
 
     pub(super) fn request_chunk(&self, bytes: &[u8]) {
         // As a rule the first piece is all, or names the model at its beginning: one that hangs before its end has a name.
-        let facts = self.observe(|observer| {
+        self.observe(|observer| {
             let is_first = observer.bytes_in() == 0;
             observer.request_chunk(bytes);
-            is_first.then(|| observer.request_so_far()).flatten()
+            if let Some(facts) = is_first.then(|| observer.request_so_far()).flatten() {
+                self.requested(&facts);
+            }
         });
-        if let Some(facts) = facts.flatten() {
-            self.requested(&facts);
-        }
     }
 
     pub(super) fn request_end(&self, now: Moment) {

@@ -149,11 +149,13 @@ impl Recent {
 
     fn ended(&self, exchange: &Exchange) {
         let Exchange { outcome, code, ref upstream, .. } = *exchange;
-        if exchange.is_generation() {
-            self.push(&exchange.model, exchange.accepted(), Seen::End(outcome));
-        }
         let at = self.clock.now();
-        let answers = &mut self.state.lock().answers;
+        let mut state = self.state.lock();
+        if exchange.is_generation() {
+            let model = exchange.model.label(exchange.accepted()).cloned();
+            state.push(Entry { at, model, seen: Seen::End(outcome) });
+        }
+        let answers = &mut state.answers;
         if answers.len() < NAMES || answers.contains_key(upstream) {
             answers.insert(upstream.clone(), LastAnswer { at, outcome, code });
         }

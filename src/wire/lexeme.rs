@@ -36,17 +36,36 @@ fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(BYTES) & !word & (BYTES << 7)
 }
 
-/// Where a colon and a string or word that begin here end, if they do within this chunk and without blanks or escapes.
-pub(super) fn scalar(chunk: &[u8], at: usize) -> Option<usize> {
+/// A string, a number or a word that a member has, and where it ends in the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scalar {
+    pub(super) kind: ScalarKind,
+    pub(super) end: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScalarKind {
+    /// A string whose text has so many bytes.
+    Text(usize),
+    Number,
+    Word,
+}
+
+/// The string, number or word behind a colon that stands here, if it ends within this chunk and there are no blanks or
+/// escapes.
+pub(super) fn scalar(chunk: &[u8], at: usize) -> Option<Scalar> {
     let &[b':', first, ..] = chunk.get(at..)? else { return None };
-    match first {
+    let kind = match first {
         b'"' => {
             let (text, end) = run(chunk, at + 2);
-            (end == Some(b'"')).then_some(at + 2 + text.len() + 1)
+            let whole = Scalar { kind: ScalarKind::Text(text.len()), end: at + 2 + text.len() + 1 };
+            return (end == Some(b'"')).then_some(whole);
         }
-        b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => word_end(chunk, at + 2),
-        _ => None,
-    }
+        b'-' | b'0'..=b'9' => ScalarKind::Number,
+        b't' | b'f' | b'n' => ScalarKind::Word,
+        _ => return None,
+    };
+    Some(Scalar { kind, end: word_end(chunk, at + 2)? })
 }
 
 /// Where a number or a word ends that goes on here, if it does within this chunk.
@@ -139,15 +158,16 @@ mod tests {
 
     #[test]
     fn a_scalar_ends_where_its_member_does_if_all_of_it_is_here() {
-        for (text, end) in [
-            (r#":"a","#, Some(4)),
-            (r#":"","#, Some(3)),
+        use ScalarKind::{Number, Text, Word};
+        for (text, scalar_of) in [
+            (r#":"a","#, Some((Text(1), 4))),
+            (r#":"","#, Some((Text(0), 3))),
             (r#":"a\"b","#, None),
             (r#":"a"#, None),
-            (":null,", Some(5)),
-            (":-1.5e+3}", Some(8)),
-            (":0]", Some(2)),
-            (":true ", Some(5)),
+            (":null,", Some((Word, 5))),
+            (":-1.5e+3}", Some((Number, 8))),
+            (":0]", Some((Number, 2))),
+            (":true ", Some((Word, 5))),
             (":tru", None),
             (": null,", None),
             (" :null,", None),
@@ -155,7 +175,8 @@ mod tests {
             (":", None),
             ("", None),
         ] {
-            assert_eq!(scalar(text.as_bytes(), 0), end, "{text}");
+            let scalar_of = scalar_of.map(|(kind, end)| Scalar { kind, end });
+            assert_eq!(scalar(text.as_bytes(), 0), scalar_of, "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Knows the grammar of JSON (RFC 8259) well enough to tell a whole body from a cut one; it does not check
 //! that numbers and words are spelled right.
 
-use super::lexeme::{Unicode, is_blank, plain, run, scalar, word_end};
+use super::lexeme::{Scalar, ScalarKind, Unicode, is_blank, plain, run, scalar, word_end};
 use super::members::{At, Measure, Members, Wanted, is_text_key};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
@@ -81,6 +81,20 @@ enum CaptureKind {
     Measure(Measure),
 }
 
+impl Measure {
+    /// Counts a scalar, whose strings are text or not.
+    fn add(&mut self, kind: ScalarKind, is_text: bool) {
+        match kind {
+            ScalarKind::Text(bytes) if is_text => {
+                self.texts += 1;
+                self.text_bytes += bytes as u64;
+            }
+            ScalarKind::Number => self.numbers += 1,
+            ScalarKind::Text(_) | ScalarKind::Word => {}
+        }
+    }
+}
+
 impl Skim {
     /// A scanner that looks for what is wanted.
     pub fn new(wanted: &'static Wanted) -> Self {
@@ -119,6 +133,11 @@ impl Skim {
         self.take(chunk, at.min(chunk.len())); // all, or up to where it broke
     }
 
+    /// Whether the body's object or array has ended: nothing more will be found.
+    pub fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     /// What has been found by now.
     pub const fn so_far(&self) -> &Members {
         &self.members
@@ -154,12 +173,10 @@ impl Skim {
         let next = at + text.len() + 1;
         if end == Some(b'"') && self.key.is_empty() {
             self.key_ended(text);
-            // What is kept is taken as it stands, whatever is in it.
-            if self.place == At::Nowhere
-                && self.measuring().is_none()
-                && let Some(after) = scalar(chunk, next)
+            if let Some(scalar) = scalar(chunk, next)
+                && self.takes(chunk, next + 1, scalar)
             {
-                return self.member_ended(chunk, after);
+                return self.member_ended(chunk, scalar.end);
             }
         } else {
             self.hold_key(text);
@@ -184,6 +201,31 @@ impl Skim {
             }
             _ => next,
         }
+    }
+
+    /// Takes the scalar of a member whose key has just ended, all at once; gives whether there was room for it.
+    fn takes(&mut self, chunk: &[u8], begin: usize, scalar: Scalar) -> bool {
+        let json = chunk.get(begin..scalar.end).unwrap_or_default();
+        let At::End(number) = self.place else {
+            let is_text = self.is_text;
+            if let Some(measure) = self.measuring() {
+                measure.add(scalar.kind, is_text);
+            }
+            return true;
+        };
+        if let Some(path) = number.checked_sub(self.wanted.kept()) {
+            let mut measure = Measure { bytes: json.len() as u64, ..Measure::default() };
+            measure.add(scalar.kind, true);
+            self.members.add_measure(path, measure);
+            return true;
+        }
+        let from = self.members.room();
+        let fits = from + json.len() <= KEPT_LIMIT;
+        if fits {
+            self.members.json.extend_from_slice(json);
+            self.members.kept.push((number, from..self.members.json.len()));
+        }
+        fits
     }
 
     /// Where a member of the innermost container lies.
@@ -338,7 +380,7 @@ impl Skim {
     }
 
     fn key_ended(&mut self, key: &[u8]) {
-        self.is_text = self.capture.is_some() && is_text_key(key);
+        self.is_text = self.measuring().is_some() && is_text_key(key);
         self.follow(key);
         self.state = State::Colon;
     }

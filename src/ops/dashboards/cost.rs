@@ -36,7 +36,18 @@ const SPENT: &[Panel] = &[
         "At the rate of each moment: streamgauge_cost_total.",
         &[query(concat!(rate!("tenant, currency", "streamgauge_cost_total"), " * 3600"), "{{tenant}} ({{currency}})")],
     )
+    .width(16)
     .nothing(NO_PRICES),
+    Panel::new(
+        Stat,
+        "Without a price",
+        "short",
+        "Requests in this time range that no cost has: streamgauge_unpriced_requests_total.",
+        &[query(or_zero!("sum(increase(streamgauge_unpriced_requests_total[$__range]))"), "requests")],
+    )
+    .steps(NONE_OF_IT)
+    .decimals(0)
+    .nothing("no sidecar is scraped"),
     Panel::new(
         Table,
         "Budgets",
@@ -52,18 +63,23 @@ const SPENT: &[Panel] = &[
             ),
         ],
     )
+    .width(12)
     .decimals(4)
     .nothing("no budgets are configured (budgets)"),
     Panel::new(
-        Stat,
-        "Without a price",
+        Table,
+        "The same tokens elsewhere",
         "short",
-        "Requests in this time range that no cost has: streamgauge_unpriced_requests_total.",
-        &[query(or_zero!("sum(increase(streamgauge_unpriced_requests_total[$__range]))"), "requests")],
+        "What was paid in this time range, and what the same tokens would have cost on another model: \
+         streamgauge_alternative_cost_total.",
+        &[query(
+            "sum by (model, alternative, currency) (increase(streamgauge_alternative_cost_total[$__range]))",
+            "would have cost",
+        )],
     )
-    .steps(NONE_OF_IT)
-    .decimals(0)
-    .nothing("no sidecar is scraped"),
+    .width(12)
+    .decimals(4)
+    .nothing("no alternatives are configured (models[].alternatives)"),
 ];
 
 const MILLION: &[Panel] = &[
@@ -79,20 +95,8 @@ const MILLION: &[Panel] = &[
             "{{model}} ({{currency}})",
         )],
     )
+    .width(12)
     .nothing(NO_PRICES),
-    Panel::new(
-        Table,
-        "The same tokens elsewhere",
-        "short",
-        "What was paid in this time range, and what the same tokens would have cost on another model: \
-         streamgauge_alternative_cost_total.",
-        &[query(
-            "sum by (model, alternative, currency) (increase(streamgauge_alternative_cost_total[$__range]))",
-            "would have cost",
-        )],
-    )
-    .decimals(4)
-    .nothing("no alternatives are configured (models[].alternatives)"),
     Panel::new(
         Table,
         "Prices",
@@ -103,6 +107,7 @@ const MILLION: &[Panel] = &[
             "price",
         )],
     )
+    .width(12)
     .decimals(2)
     .nothing(NO_PRICES),
 ];

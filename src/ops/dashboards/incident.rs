@@ -84,7 +84,22 @@ const WHO: &[Panel] = &[
         "streamgauge_slo_bad_requests_total, streamgauge_slo_requests_total, streamgauge_slo_objective_ratio.",
         &[query(concat!(burn!("slo, tenant, model"), " > 0"), "{{tenant}}, {{model}}")],
     )
+    .width(12)
     .nothing("no budget burns"),
+    Panel::new(
+        Stack,
+        "Failing requests/s",
+        "reqps",
+        "streamgauge_requests_total, of other outcomes than completed, client_gone and rejected.",
+        &[
+            query(
+                rate!("outcome", "streamgauge_requests_total{outcome!~\"completed|client_gone|rejected\"}"),
+                "{{outcome}}",
+            ),
+        ],
+    )
+    .width(12)
+    .nothing("nothing failed"),
     Panel::new(
         Table,
         "What failed in this time range",
@@ -98,20 +113,8 @@ const WHO: &[Panel] = &[
             "requests",
         )],
     )
+    .width(24)
     .decimals(0)
-    .nothing("nothing failed"),
-    Panel::new(
-        Stack,
-        "Failing requests/s",
-        "reqps",
-        "streamgauge_requests_total, of other outcomes than completed, client_gone and rejected.",
-        &[
-            query(
-                rate!("outcome", "streamgauge_requests_total{outcome!~\"completed|client_gone|rejected\"}"),
-                "{{outcome}}",
-            ),
-        ],
-    )
     .nothing("nothing failed"),
 ];
 
