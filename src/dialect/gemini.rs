@@ -11,7 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Flag, Fragment, Number, Word};
-use super::{DeltaKind, Dialect, OwnError, PathFacts, RequestFacts, Signal, openai, tell_text, unescaped};
+use super::{
+    DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
+    tell_text, unescaped,
+};
 use crate::exchange::{DialectId, FinishReason, Name, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -69,6 +72,24 @@ impl Dialect for Gemini {
         PathFacts { model: model.map(Name::from), stream: Some(streamed.is_some()) }
     }
 
+    fn describe(&self) -> Description {
+        Description {
+            paths: &[":generateContent", ":streamGenerateContent"],
+            stream: Some(Framing::Events),
+            end: "each candidate's `finishReason`, then the body's end",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::Output,
+                Tells::Reasoning,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
+    }
+
     fn request_members(&self) -> &'static Wanted {
         &REQUEST
     }
@@ -83,7 +104,7 @@ impl Dialect for Gemini {
         RequestFacts {
             choices,
             max_output: most.and_then(|most| openai::of_all(most, choices)),
-            prompt_text_bytes: text + members.measure("tools").bytes,
+            prompt_text_bytes: Some(text + members.measure("tools").bytes),
             ..RequestFacts::default()
         }
     }

@@ -69,7 +69,7 @@ impl Observation {
     pub fn text(&self) -> Text {
         let reasoning = self.usage.reasoning.unwrap_or(0);
         Text {
-            input: self.request.as_ref().map(|facts| facts.prompt_text_bytes),
+            input: self.request.as_ref().and_then(|facts| facts.prompt_text_bytes),
             output: self.text_bytes,
             events: self.streamed.then_some(self.chunks),
             hidden_tokens: match (reasoning, self.streamed) {

@@ -3,19 +3,23 @@
 
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
+use crate::dialect::Framing;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, EventStream, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// No head has come.
     Awaited,
-    /// The head did not say: the first byte will.
-    Unclear,
+    /// The head did not say: the first byte will. `binary`: declared as bytes, of which JSON may be the beginning only.
+    Unclear {
+        binary: bool,
+    },
     Stream(Sse),
     Lines(Ndjson),
     Elements(JsonArray),
+    Frames(EventStream),
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -23,7 +27,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_))
+        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Frames(_))
     }
 }
 
@@ -45,9 +49,11 @@ impl Observer {
         let answer = match stream(media_type) {
             Some(answer) if accepted => answer,
             // Its first byte tells a stream from a whole answer.
-            None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear,
+            None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear { binary: false },
             None if is_json => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            None if accepted => Answer::Unclear,
+            None if accepted => {
+                Answer::Unclear { binary: media_type.eq_ignore_ascii_case("application/octet-stream") }
+            }
             _ => Answer::Opaque,
         };
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
@@ -109,10 +115,10 @@ impl Observer {
 
     /// Reads bytes of the body as they are without an encoding.
     fn read(&mut self, bytes: &[u8], at: Moment) -> Seen {
-        if matches!(self.answer, Answer::Unclear)
+        if let Answer::Unclear { binary } = self.answer
             && let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace())
         {
-            self.answer = self.guess(*first);
+            self.answer = self.guess(*first, binary);
         }
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {
@@ -133,6 +139,12 @@ impl Observer {
                 self.answer = Answer::Elements(array);
                 seen
             }
+            Answer::Frames(mut frames) => {
+                let mut seen = Seen::default();
+                frames.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Frames(frames);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.keep_body(bytes);
@@ -147,9 +159,15 @@ impl Observer {
     }
 
     /// What a 2xx body is whose declared type does not tell, by its first byte that is no white space.
-    fn guess(&mut self, first: u8) -> Answer {
+    fn guess(&mut self, first: u8, binary: bool) -> Answer {
+        let asks_stream = self.seen.request.as_ref().is_some_and(|facts| facts.stream);
         match (first, self.dialect) {
-            (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
+            (b'{', Some(dialect)) if asks_stream && dialect.describe().stream == Some(Framing::Lines) => {
+                self.seen.streamed = true;
+                self.seen.text_bytes = Some(0);
+                Answer::Lines(Ndjson::default())
+            }
+            (b'{', Some(dialect)) if !binary => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             (b'[', Some(dialect)) if dialect.streams_arrays() => {
                 self.seen.streamed = true;
                 self.seen.text_bytes = Some(0);
@@ -172,6 +190,9 @@ impl Observer {
 pub(super) fn stream(media_type: &str) -> Option<Answer> {
     if media_type.eq_ignore_ascii_case("text/event-stream") {
         return Some(Answer::Stream(Sse::default()));
+    }
+    if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+        return Some(Answer::Frames(EventStream::default()));
     }
     let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
     lines.then(|| Answer::Lines(Ndjson::default()))

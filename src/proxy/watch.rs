@@ -62,7 +62,8 @@ impl Watch {
         let answer = || expectations.answer(model).saturating_mul(u64::from(facts.choices.max(1)));
         let answer =
             if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
-        prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+        let by_text = || expectations.input(model, facts.prompt_text_bytes.unwrap_or(0));
+        prompt.unwrap_or_else(by_text).saturating_add(answer)
     }
 
     /// The request has come so far.
@@ -91,11 +92,13 @@ impl Watch {
         if self.config.slos.0.is_empty() || self.live.goals().is_some() {
             return;
         }
-        let names = |facts: &RequestFacts| self.config.models.names(facts.model.as_ref(), None);
-        let told = self.observe(|observer| observer.request_so_far().map(|facts| names(&facts)));
-        let model = told.flatten().unwrap_or_else(|| names(&RequestFacts::default()));
-        let Origin { dialect, tenant, upstream, .. } = &self.live.origin;
-        let party = Party { dialect: *dialect, tenant, model: model.label(true), upstream };
+        let told =
+            |facts: &RequestFacts| (self.config.models.names(facts.model.as_ref(), None), facts.dialect);
+        let so_far = self.observe(|observer| observer.request_so_far().map(|facts| told(&facts)));
+        let (model, dialect) = so_far.flatten().unwrap_or_else(|| told(&RequestFacts::default()));
+        let Origin { dialect: by_path, tenant, upstream, .. } = &self.live.origin;
+        let dialect = dialect.unwrap_or(*by_path);
+        let party = Party { dialect, tenant, model: model.label(true), upstream };
         self.live.set_goals(self.config.slos.goals(party, model.clone()));
     }
 

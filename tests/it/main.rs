@@ -20,6 +20,8 @@ mod demo;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod encode;
 #[cfg(test)]
 mod endings;
