@@ -10,7 +10,7 @@ use streamgauge::clock::Moment;
 use streamgauge::dialect::{self, Dialect, Signal};
 use streamgauge::exchange::Ending;
 use streamgauge::observe::{Head, Observer};
-use streamgauge::wire::{Event, Framed, Skim, Sse};
+use streamgauge::wire::{Event, Framed, Skim, Sse, event_stream};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -25,39 +25,114 @@ const EVENT: &str = "data: {\"id\":\"chatcmpl-86092c3df5676360\",\"object\":\"ch
 /// The same as llama.cpp sends it.
 const LLAMACPP: &str = "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" sentence\"}}],\"created\":1795497815,\"id\":\"chatcmpl-syemEwqv6gegLthQiNopmfoFMyFgByUQ\",\"model\":\"gemma-3-270m\",\"system_fingerprint\":\"b0-unknown\",\"object\":\"chat.completion.chunk\"}\n\n";
 
+/// A token of TGI's own API.
+const TGI: &str = "data:{\"index\":7,\"token\":{\"id\":315,\"text\":\" compass\",\"logprob\":-0.25,\"special\":false},\"generated_text\":null,\"details\":null}\n\n";
+
+/// The eighth token of SGLang's own API: the text from its start.
+const SGLANG: &str = "data: {\"text\":\" The sea is a wide and deep blue\",\"output_ids\":[578,9581,374,264,7029,323,5655,6437],\"meta_info\":{\"id\":\"5f0c1c2f5d7d4c0d9a0b\",\"finish_reason\":null,\"prompt_tokens\":12,\"weight_version\":\"default\",\"completion_tokens\":8,\"cached_tokens\":0}}\n\n";
+
+/// A text of Triton's.
+const TRITON: &str = "data: {\"model_name\":\"llama\",\"model_version\":\"1\",\"sequence_end\":false,\"sequence_id\":0,\"sequence_start\":false,\"text_output\":\" word\"}\n\n";
+
 const REQUEST: &str = r#"{"model":"llama-3.1-8b","stream":true,"messages":[{"role":"user","content":"Write one sentence about the sea."}]}"#;
+
+/// What a delta of a response is, as vLLM sends it.
+const RESPONSES: &str = "event: response.output_text.delta\ndata: {\"content_index\":0,\"delta\":\" word\",\"item_id\":\"msg_a3cf2e3234ddd5b3\",\"logprobs\":[],\"output_index\":0,\"sequence_number\":4,\"type\":\"response.output_text.delta\"}\n\n";
+
+/// An event of Gemini's: it holds several tokens, and the usage so far.
+const GEMINI: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" several words of text\"}],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":4,\"totalTokenCount\":13,\"promptTokensDetails\":[{\"modality\":\"TEXT\",\"tokenCount\":9}]},\"modelVersion\":\"m\",\"responseId\":\"r\"}\r\n\r\n";
+
+const ANTHROPIC: &str = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" word\"}}\n\n";
+
+const COHERE: &str = "event: content-delta\ndata: {\"type\":\"content-delta\",\"index\":0,\"delta\":{\"message\":{\"content\":{\"text\":\" word\"}}}}\n\n";
+
+const COMPLETIONS: &str = "data: {\"id\":\"cmpl-86092c3df5676360\",\"object\":\"text_completion\",\"created\":1795498929,\"model\":\"llama-3.1-8b\",\"choices\":[{\"index\":0,\"text\":\" word\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null,\"token_ids\":null}]}\n\n";
+
+/// A token of llama.cpp's own API.
+const COMPLETION: &str = "data: {\"index\":0,\"content\":\" word\",\"tokens\":[3658],\"stop\":false,\"id_slot\":-1,\"tokens_predicted\":3,\"tokens_evaluated\":9}\n\n";
+
+/// A line of Ollama's.
+const OLLAMA: &str = "{\"model\":\"llama3.1:8b\",\"created_at\":\"2026-11-24T10:00:00.123456789Z\",\"message\":{\"role\":\"assistant\",\"content\":\" word\"},\"done\":false}\n";
 
 fn chat() -> &'static dyn Dialect {
     dialect::find("POST", "/v1/chat/completions").unwrap_or_else(|_| unreachable!())
 }
 
-fn streaming() -> Observer {
-    let mut observer = Observer::new(Ok(chat()), Moment::default());
+fn streaming(server: Server) -> Observer {
+    let mut observer = Observer::new(Ok(server.dialect()), Moment::default());
     observer.request_chunk(REQUEST.as_bytes());
     observer.request_end(Moment::default());
     let head = Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() };
     observer.head(&head, Moment::default());
-    observer.response_chunk(EVENT.as_bytes(), Moment::default());
+    observer.response_chunk(server.event().as_bytes(), Moment::default());
     observer
 }
 
-/// Whose event.
+/// Whose event: every API that streams server-sent events.
 #[derive(Debug, Clone, Copy)]
 enum Server {
     Vllm,
     Llamacpp,
+    Completions,
+    Completion,
+    Responses,
+    Anthropic,
+    Gemini,
+    Cohere,
+    Tgi,
+    Sglang,
+    Triton,
 }
+
+const SERVERS: [Server; 11] = [
+    Server::Vllm,
+    Server::Llamacpp,
+    Server::Completions,
+    Server::Completion,
+    Server::Responses,
+    Server::Anthropic,
+    Server::Gemini,
+    Server::Cohere,
+    Server::Tgi,
+    Server::Sglang,
+    Server::Triton,
+];
 
 impl Server {
     fn event(self) -> &'static str {
         match self {
             Self::Vllm => EVENT,
             Self::Llamacpp => LLAMACPP,
+            Self::Completions => COMPLETIONS,
+            Self::Completion => COMPLETION,
+            Self::Responses => RESPONSES,
+            Self::Anthropic => ANTHROPIC,
+            Self::Gemini => GEMINI,
+            Self::Cohere => COHERE,
+            Self::Tgi => TGI,
+            Self::Sglang => SGLANG,
+            Self::Triton => TRITON,
         }
+    }
+
+    fn dialect(self) -> &'static dyn Dialect {
+        let path = match self {
+            Self::Vllm | Self::Llamacpp => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Completion => "/completion",
+            Self::Responses => "/v1/responses",
+            Self::Anthropic => "/v1/messages",
+            Self::Gemini => "/v1beta/models/m:streamGenerateContent",
+            Self::Cohere => "/v2/chat",
+            Self::Tgi => "/generate_stream",
+            Self::Sglang => "/generate",
+            Self::Triton => "/v2/models/llama/generate_stream",
+        };
+        dialect::find("POST", path).unwrap_or_else(|_| unreachable!())
     }
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_framing_only(bencher: Bencher, server: Server) {
     let event = server.event();
     let mut sse = Sse::default();
@@ -68,25 +143,100 @@ fn event_framing_only(bencher: Bencher, server: Server) {
     });
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_dialect_only(bencher: Bencher, server: Server) {
-    let data = server.event().strip_prefix("data: ").unwrap().trim_end().as_bytes();
+    let (_, data) = server.event().split_once("data:").unwrap();
+    let data = data.trim().as_bytes();
+    let dialect = server.dialect();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         let event = Event { name: None, data: black_box(data) };
-        chat().event(&event, &mut |signal| {
+        dialect.event(&event, &mut |signal| {
             black_box(matches!(signal, Signal::Delta { .. }));
         });
     });
 }
 
-#[divan::bench(args = [Server::Vllm, Server::Llamacpp])]
+#[divan::bench(args = SERVERS)]
 fn event_observed(bencher: Bencher, server: Server) {
     let event = server.event();
-    let mut observer = streaming();
+    let mut observer = streaming(server);
     let mut at = Moment::default();
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         at = at + Duration::from_millis(1);
         black_box(observer.response_chunk(black_box(event.as_bytes()), at));
+    });
+}
+
+/// What a message of Bedrock's is: the operation, the event's type, its payload.
+type Message = (&'static str, &'static str, &'static str);
+
+const CONVERSE: Message = (
+    "converse-stream",
+    "contentBlockDelta",
+    r#"{"contentBlockIndex":0,"delta":{"text":" word"},"p":"abcdefghijklmnopqrstuvwxyzABCDEF"}"#,
+);
+
+/// Claude's event in it: `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}`.
+const INVOKE: Message = (
+    "invoke-with-response-stream",
+    "chunk",
+    r#"{"bytes":"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIsImluZGV4IjowLCJkZWx0YSI6eyJ0eXBlIjoidGV4dF9kZWx0YSIsInRleHQiOiJ3b3JkIn19","p":"abcdefghijklmnopqr"}"#,
+);
+
+/// Which of Bedrock's streams.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    Converse,
+    Invoke,
+}
+
+#[divan::bench(args = [Operation::Converse, Operation::Invoke])]
+fn bedrock_event_observed(bencher: Bencher, operation: Operation) {
+    let (operation, kind, payload) = match operation {
+        Operation::Converse => CONVERSE,
+        Operation::Invoke => INVOKE,
+    };
+    let mut event = Vec::new();
+    event_stream::write(
+        &[(":event-type", kind), (":content-type", "application/json"), (":message-type", "event")],
+        payload.as_bytes(),
+        &mut event,
+    );
+    let path = format!("/model/m/{operation}");
+    observed(bencher, &path, "application/vnd.amazon.eventstream", &event);
+}
+
+#[divan::bench]
+fn line_of_ollama_observed(bencher: Bencher) {
+    observed(bencher, "/api/chat", "application/x-ndjson", OLLAMA.as_bytes());
+}
+
+/// Gemini's without `alt=sse`.
+#[divan::bench]
+fn element_of_gemini_observed(bencher: Bencher) {
+    let (_, element) = GEMINI.split_once("data:").unwrap();
+    let element = format!("{},", element.trim());
+    let path = "/v1beta/models/m:streamGenerateContent";
+    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
+    let head = Head { status: 200, content_type: Some("application/json"), ..Head::default() };
+    observer.head(&head, Moment::default());
+    observer.response_chunk(b"[", Moment::default());
+    again(bencher, observer, element.as_bytes());
+}
+
+fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
+    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
+    let head = Head { status: 200, content_type: Some(content_type), ..Head::default() };
+    observer.head(&head, Moment::default());
+    again(bencher, observer, event);
+}
+
+fn again(bencher: Bencher, mut observer: Observer, event: &[u8]) {
+    assert_eq!(observer.response_chunk(event, Moment::default()).token_events, 1);
+    let mut at = Moment::default();
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        at = at + Duration::from_millis(1);
+        black_box(observer.response_chunk(black_box(event), at));
     });
 }
 
@@ -115,7 +265,7 @@ fn request_of_a_megabyte_skimmed(bencher: Bencher) {
 #[divan::bench(args = [0, 100])]
 fn whole_exchange_of_so_many_events(bencher: Bencher, events: u32) {
     bencher.bench_local(|| {
-        let mut observer = streaming();
+        let mut observer = streaming(Server::Vllm);
         for _ in 0..events {
             observer.response_chunk(black_box(EVENT.as_bytes()), Moment::default());
         }

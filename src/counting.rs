@@ -53,7 +53,7 @@ impl Tokenizers {
     /// How many tokens the prompt of a request with this body is; none where nothing counts it.
     pub fn count_prompt(&self, name: &TokenizerName, body: &[u8]) -> Option<u64> {
         let tokenizer = self.get(name)?;
-        let count = || Some(prompt::count(&tokenizer, name.is_openai(), &serde_json::from_slice(body).ok()?));
+        let count = || prompt::count(&tokenizer, name.is_openai(), &serde_json::from_slice(body).ok()?);
         catch_unwind(AssertUnwindSafe(count)).ok().flatten().map(|counted| counted.tokens)
     }
 
@@ -159,7 +159,8 @@ fn run<T>(
 
 fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
     let json = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok();
-    let input = kept.request.as_ref().and_then(json).map(|body| prompt::count(tokenizer, is_openai, &body));
+    let input = kept.request.as_ref().and_then(json);
+    let input = input.and_then(|body| prompt::count(tokenizer, is_openai, &body));
     let input = input.map(|counted| Counted { exact: counted.exact && kept.knows_prompts, ..counted });
     match &kept.output {
         Some(Output::Parts(parts)) => Counts {
@@ -168,7 +169,7 @@ fn count(tokenizer: &Tokenizer, is_openai: bool, kept: &Kept) -> Counts {
             first_event: Some(all(tokenizer, kept.first_event())),
         },
         Some(Output::Body(body)) => {
-            Counts { input, output: json(body).map(|body| whole(tokenizer, &body)), first_event: None }
+            Counts { input, output: json(body).and_then(|body| whole(tokenizer, &body)), first_event: None }
         }
         None => Counts { input, ..Counts::default() },
     }
@@ -178,13 +179,17 @@ fn all<'t>(tokenizer: &Tokenizer, texts: impl Iterator<Item = &'t str>) -> Count
     texts.fold(Counted::NONE, |all, text| all.plus(tokenizer.count(text)))
 }
 
-fn whole(tokenizer: &Tokenizer, body: &Value) -> Counted {
-    let mut all = Counted::NONE;
+/// A whole answer; none where no text is found in it.
+fn whole(tokenizer: &Tokenizer, body: &Value) -> Option<Counted> {
+    let (mut all, mut any) = (Counted::NONE, false);
     answer_pieces(body, &mut |piece| {
         all = all.plus(match piece {
-            Piece::Text(text) => tokenizer.count(text),
+            Piece::Text(text) => {
+                any = true;
+                tokenizer.count(text)
+            }
             _ => Counted { tokens: 0, exact: false },
         });
     });
-    all
+    any.then_some(all)
 }

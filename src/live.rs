@@ -97,9 +97,11 @@ pub struct Accepted {
 /// How much an exchange asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
+    /// The API, where only the body tells it.
+    pub dialect: Option<DialectId>,
     /// The band of the prompt's size.
     pub input_band: InputBand,
-    /// Bytes of the prompt's text; none where no dialect read it.
+    /// Bytes of the prompt's text; none where no dialect read it, or it is no text.
     pub text_bytes: Option<u64>,
     /// The most tokens that may be generated, where the request says.
     pub max_output: Option<u64>,
@@ -400,7 +402,7 @@ mod tests {
     }
 
     fn accepted() -> Accepted {
-        let ask = Ask { input_band: InputBand::Le1k, text_bytes: Some(5), max_output: None };
+        let ask = Ask { dialect: None, input_band: InputBand::Le1k, text_bytes: Some(5), max_output: None };
         Accepted { model: ModelNames::default(), ask, sent: None }
     }
 

@@ -337,6 +337,26 @@ mod tests {
         assert_eq!(pico(&sonnet, 100_050, 500, hour), cents(22_500 + 24_000 + 15 + 750));
     }
 
+    /// At Bedrock's prices of Claude Sonnet 5 by its global profile (aws.amazon.com/bedrock/pricing/, read 2026-09-22):
+    /// 9 tokens of input, 20 read from the cache and 5 written to it, counted apart; 3 of output.
+    #[test]
+    fn cached_tokens_that_are_counted_apart_are_priced_once() {
+        let sonnet = price(rates(["2", "0.20", "2.50", "", "10", "", "", ""]));
+        let told = Usage {
+            input_uncached: Some(9),
+            cache_read: Some(20),
+            cache_write: Some(5),
+            output: Some(3),
+            ..Usage::default()
+        };
+        let mut usage = Usage::default();
+        usage.update(told);
+        usage.update(told); // Bedrock's metrics say it again
+        let (input, output) = (usage.input.unwrap(), usage.output.unwrap());
+        let millionths_of_a_dollar = |tenths: u128| tenths * PICO / 10_000_000;
+        assert_eq!(pico(&sonnet, input, output, usage), millionths_of_a_dollar(180 + 40 + 125 + 300));
+    }
+
     #[test]
     fn no_more_is_priced_than_there_is() {
         let price = price(rates(["2", "1", "", "", "8", "16", "", ""]));

@@ -59,7 +59,9 @@ pub fn settle(
     config: Name,
     ended_at: SystemTime,
 ) -> Exchange {
-    let Finished { origin, observation: seen, ending, .. } = finished;
+    let Finished { mut origin, observation: seen, ending, .. } = finished;
+    let ask = ask(seen.request.as_ref(), seen.bytes_in);
+    origin.dialect = ask.dialect.unwrap_or(origin.dialect);
     let outcome = seen.outcome(ending);
     let accepted = seen.closure.code.is_some_and(|code| (200..300).contains(&code));
     let requested = seen.request.as_ref().and_then(|facts| facts.model.as_ref());
@@ -69,15 +71,13 @@ pub fn settle(
     let label = model.label(accepted);
     let estimated_input = text.input.map(|bytes| learned.input(label, bytes).likely());
     let input = input(&seen, counts.input, estimated_input);
-    let reserved = reserved(&seen, estimated_input);
     let estimate =
         || learned.output(label, &origin.upstream, text).map(|estimate| Count::estimated(estimate.likely()));
     let output =
         output(&seen, outcome, origin.dialect, || counts.output.map(Counted::count).or_else(estimate));
     let (input, output) = (input.filter(|_| accepted), output.filter(|_| accepted));
     let is_generation = origin.dialect != DialectId::UNKNOWN;
-    let ended = seen.clocks.ended;
-    let wall = |at| ended_at.checked_sub(ended.since(at)).unwrap_or(ended_at);
+    let wall = |at| ended_at.checked_sub(seen.clocks.ended.since(at)).unwrap_or(ended_at);
     let output_tokens = if origin.dialect.generates() { output.map(|count| count.value) } else { Some(0) };
     let tokens = input.zip(output_tokens);
     let tokens = tokens.map(|(input, output)| Tokens { input: input.value, output, usage: &seen.usage });
@@ -111,8 +111,8 @@ pub fn settle(
         timing,
         slos,
         sent: clocks.sent,
-        input_band: ask(seen.request.as_ref(), seen.bytes_in).input_band,
-        reserved: reserved.filter(|_| is_generation),
+        input_band: ask.input_band,
+        reserved: reserved(ask, estimated_input).filter(|_| is_generation),
         input,
         output,
         usage: seen.usage,
@@ -138,9 +138,8 @@ fn input(seen: &Observation, counted: Option<Counted>, estimated: Option<u64>) -
 }
 
 /// What a quota that reserves would charge.
-fn reserved(seen: &Observation, estimated_input: Option<u64>) -> Option<u64> {
-    let max_output = seen.request.as_ref().and_then(|facts| facts.max_output);
-    estimated_input.map(|tokens| tokens.saturating_add(max_output.unwrap_or(0)))
+fn reserved(ask: Ask, estimated_input: Option<u64>) -> Option<u64> {
+    estimated_input.map(|tokens| tokens.saturating_add(ask.max_output.unwrap_or(0)))
 }
 
 /// What an exchange is to the objectives that it falls under.
@@ -262,10 +261,11 @@ impl Lacks {
     }
 }
 
-/// How much a request asks for. The band is by its prompt's text, or by the whole body where no dialect read it.
+/// How much a request asks for. The band is by its prompt's text, or by the whole body where that is not known.
 pub fn ask(facts: Option<&RequestFacts>, bytes_in: u64) -> Ask {
-    let text_bytes = facts.map(|facts| facts.prompt_text_bytes);
+    let text_bytes = facts.and_then(|facts| facts.prompt_text_bytes);
     Ask {
+        dialect: facts.and_then(|facts| facts.dialect),
         input_band: InputBand::of_text_bytes(text_bytes.unwrap_or(bytes_in)),
         text_bytes,
         max_output: facts.and_then(|facts| facts.max_output),

@@ -93,7 +93,10 @@ impl Way {
 
     fn count(&self, text: &Text) -> Counted {
         match &text.request {
-            Some(body) => prompt::count(&self.tokenizer, self.is_openai, body),
+            Some(body) => {
+                let nothing = Counted { tokens: 0, exact: false };
+                prompt::count(&self.tokenizer, self.is_openai, body).unwrap_or(nothing)
+            }
             None => self.tokenizer.count(&text.text),
         }
     }

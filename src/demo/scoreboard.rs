@@ -176,7 +176,7 @@ mod tests {
             started: Moment::default(),
         };
         let model = ModelNames { configured: Some(Name::from(model)), ..ModelNames::default() };
-        let ask = Ask { input_band: InputBand::Le1k, text_bytes: None, max_output: None };
+        let ask = Ask { dialect: None, input_band: InputBand::Le1k, text_bytes: None, max_output: None };
         let accepted = Accepted { model, ask, sent: None };
         board.record(&Fact::FirstToken { origin: &origin, accepted: &accepted, ttft: MILLI * millis });
     }

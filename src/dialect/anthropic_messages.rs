@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Fragment, Number, Word};
-use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai, tell_text};
+use super::{
+    DeltaKind, Description, Dialect, Framing, OwnError, RequestFacts, Signal, Tells, openai, tell_text,
+};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -30,6 +32,24 @@ impl Dialect for AnthropicMessages {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && path.ends_with("/v1/messages")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/v1/messages"],
+            stream: Some(Framing::Events),
+            end: "`message_stop`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::CacheWrite,
+                Tells::Output,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {
@@ -255,7 +275,7 @@ struct CacheCreation {
     ephemeral_1h_input_tokens: Number,
 }
 
-fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
+pub(super) fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
     let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
     if let Some(tier) = body.service_tier.as_str() {
         emit(Signal::Tier(tier));

@@ -11,7 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Flag, Fragment, Number, Word};
-use super::{DeltaKind, Dialect, OwnError, PathFacts, RequestFacts, Signal, openai, tell_text, unescaped};
+use super::{
+    DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
+    tell_text, unescaped,
+};
 use crate::exchange::{DialectId, FinishReason, Name, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -69,6 +72,24 @@ impl Dialect for Gemini {
         PathFacts { model: model.map(Name::from), stream: Some(streamed.is_some()) }
     }
 
+    fn describe(&self) -> Description {
+        Description {
+            paths: &[":generateContent", ":streamGenerateContent"],
+            stream: Some(Framing::Events),
+            end: "each candidate's `finishReason`, then the body's end",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::Output,
+                Tells::Reasoning,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
+    }
+
     fn request_members(&self) -> &'static Wanted {
         &REQUEST
     }
@@ -83,7 +104,7 @@ impl Dialect for Gemini {
         RequestFacts {
             choices,
             max_output: most.and_then(|most| openai::of_all(most, choices)),
-            prompt_text_bytes: text + members.measure("tools").bytes,
+            prompt_text_bytes: Some(text + members.measure("tools").bytes),
             ..RequestFacts::default()
         }
     }
@@ -115,6 +136,7 @@ impl Dialect for Gemini {
             ..Answer::default()
         };
         answer.tell(emit);
+        // Half a body is not the end, even of a prompt that is blocked.
         if members.is_complete() {
             emit(Signal::Done);
         }
@@ -126,7 +148,11 @@ impl Dialect for Gemini {
         }
         let text = std::str::from_utf8(event.data).ok();
         match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
-            Some(answer) => answer.tell(emit),
+            Some(answer) => {
+                if answer.tell(emit) {
+                    emit(Signal::Done);
+                }
+            }
             None => emit(Signal::Undecodable),
         }
     }
@@ -240,7 +266,8 @@ struct Blob<'a> {
 }
 
 impl Answer<'_> {
-    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+    /// Whether that was all: no candidate comes.
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) -> bool {
         if let Some(model) = self.model_version.as_str() {
             emit(Signal::Model(model));
         }
@@ -254,15 +281,16 @@ impl Answer<'_> {
             usage.tell(emit);
         }
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            return emit(Signal::Failed(&error_class(error.get())));
+            emit(Signal::Failed(&error_class(error.get())));
+            return false;
         }
         let feedback = self.prompt_feedback.map(RawValue::get);
         let feedback = feedback.and_then(|json| serde_json::from_str::<Feedback<'_>>(json).ok());
-        if feedback.is_some_and(|feedback| feedback.block_reason.as_str().is_some()) {
-            // No candidate comes.
+        let is_blocked = feedback.is_some_and(|feedback| feedback.block_reason.as_str().is_some());
+        if is_blocked {
             emit(Signal::Finish { choice: 0, reason: FinishReason::ContentFilter });
-            emit(Signal::Done);
         }
+        is_blocked
     }
 }
 

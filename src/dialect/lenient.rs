@@ -27,6 +27,16 @@ impl<'a> Fragment<'a> {
         text_bytes(self.0)
     }
 
+    /// The text as it stands in its JSON.
+    pub(crate) fn raw(&self) -> &'a str {
+        self.0
+    }
+
+    /// What comes after so many bytes of its JSON; none where nothing does.
+    pub(crate) fn after(&self, bytes: usize) -> Option<Self> {
+        self.0.get(bytes..).filter(|rest| !rest.is_empty()).map(Self)
+    }
+
     /// The text, decoded; none where it has an escape that stands for no character.
     pub fn decode(&self) -> Option<Cow<'a, str>> {
         if !self.0.contains('\\') {

@@ -1,7 +1,7 @@
 //! llama.cpp's own completions: `POST …/completion` and `…/infill`. `…/completions` is OpenAI's.
 //!
 //! Format: <https://github.com/ggml-org/llama.cpp/tree/master/tools/server> and what it was seen to send.
-//! Several prompts of one request are choices, and each of them has its own terminal mark.
+//! Several prompts of one request are choices, and each of them has its own terminal mark and counts.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Flag, Fragment, Length, Number, Word};
-use super::{DeltaKind, Dialect, RequestFacts, Signal, openai, tell_text};
+use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -52,6 +52,22 @@ impl Dialect for Llamacpp {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && (path.ends_with("/completion") || path.ends_with("/infill"))
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/completion", "/infill"],
+            stream: Some(Framing::Events),
+            end: "`\"stop\": true`, of each prompt",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::Output,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {
@@ -159,7 +175,7 @@ impl Answer<'_> {
         }
         let usage = self.usage();
         if usage != Usage::default() {
-            emit(Signal::Usage(usage));
+            emit(Signal::ChoiceUsage { choice, usage });
         }
         if let Some(error) = self.error {
             emit(Signal::Failed(&openai::error_class(error.get())));

@@ -5,9 +5,13 @@
 //! `tests/golden`.
 
 mod anthropic_messages;
+mod bedrock;
+mod cohere;
 pub mod conversation;
+mod describe;
 mod gemini;
 pub mod inject;
+mod kserve;
 mod lenient;
 mod llamacpp;
 mod ollama;
@@ -18,27 +22,105 @@ mod openai_embeddings;
 mod openai_realtime;
 mod openai_responses;
 pub mod prompt;
+mod rerank;
+mod sglang;
+mod tgi;
 
 use std::borrow::Cow;
 
 use crate::exchange::{DialectId, FinishReason, Name, Unobserved, Usage};
 use crate::wire::{Event, Members, Wanted};
 
+pub use describe::{Description, Framing, Tells, page};
 pub use lenient::Fragment;
 
 /// Every API that is understood; the first that matches a path has it.
 pub const DIALECTS: &[&dyn Dialect] = &[
     &openai_chat::OpenaiChat,
     &openai_completions::OpenaiCompletions,
+    &ollama::Ollama,
     &openai_embeddings::OpenaiEmbeddings,
     &openai_responses::OpenaiResponses,
     &anthropic_messages::AnthropicMessages,
-    &ollama::Ollama,
     &llamacpp::Llamacpp,
+    &kserve::Kserve,
+    &tgi::Tgi,
+    &sglang::Sglang,
     &gemini::Gemini,
+    &bedrock::Bedrock,
+    &cohere::Cohere,
+    &rerank::Rerank,
 ];
 
 /// One API.
+///
+/// A made-up one is one file, and one line in [`DIALECTS`] (`&echo::Echo,`) by which its paths are found:
+///
+/// ```
+/// use std::{sync::LazyLock, time::Duration};
+/// use streamgauge::clock::Moment;
+/// use streamgauge::dialect::{DeltaKind, Dialect, Fragment, RequestFacts, Signal};
+/// use streamgauge::exchange::{DialectId, Ending, Usage};
+/// use streamgauge::observe::{Head, Observer};
+/// use streamgauge::wire::{Event, Members, Wanted};
+///
+/// struct Echo;
+///
+/// static REQUEST: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["stream"], &["say"]));
+/// static BODY: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["tokens"], &["said"]));
+///
+/// impl Dialect for Echo {
+///     fn id(&self) -> DialectId {
+///         DialectId("echo")
+///     }
+///     fn matches(&self, method: &str, path: &str) -> bool {
+///         method == "POST" && path.ends_with("/echo")
+///     }
+///     fn request_members(&self) -> &'static Wanted {
+///         &REQUEST
+///     }
+///     fn request(&self, members: &Members) -> RequestFacts {
+///         RequestFacts {
+///             stream: members.get("stream").unwrap_or(false),
+///             prompt_text_bytes: Some(members.measure("say").text_bytes),
+///             ..RequestFacts::default()
+///         }
+///     }
+///     fn body_members(&self) -> &'static Wanted {
+///         &BODY
+///     }
+///     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
+///         emit(Signal::Usage(Usage { output: members.get("tokens"), ..Usage::default() }));
+///         emit(Signal::Text { bytes: members.measure("said").text_bytes });
+///         if members.is_complete() {
+///             emit(Signal::Done);
+///         }
+///     }
+///     /// An event is a JSON text, or the word `over`.
+///     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
+///         if event.data == b"over" {
+///             return emit(Signal::Done);
+///         }
+///         match serde_json::from_slice(event.data) {
+///             Ok(json) => Fragment::of(json).into_iter().for_each(|text| {
+///                 emit(Signal::Delta { choice: 0, text, tokens: Some(1), kind: DeltaKind::Content });
+///             }),
+///             Err(_) => emit(Signal::Undecodable),
+///         }
+///     }
+/// }
+///
+/// let at = |millis| Moment::new(Duration::from_millis(millis));
+/// let mut observer = Observer::new(Ok(&Echo), at(0));
+/// observer.request_chunk(br#"{"say":"hello","stream":true}"#);
+/// observer.request_end(at(0));
+/// observer.head(&Head { status: 200, content_type: Some("text/event-stream"), ..Head::default() }, at(10));
+/// observer.response_chunk(b"data: \"hel\"\n\ndata: \"lo\"\n\n", at(25));
+/// observer.response_chunk(b"data: over\n\n", at(30));
+/// let seen = observer.finish(Ending::Clean, at(31));
+/// assert_eq!((seen.clocks.first_token, seen.chunks, seen.text_bytes), (Some(at(25)), 2, Some(5)));
+/// assert!(seen.closure.terminal);
+/// ```
 pub trait Dialect: Sync {
     /// Its name in labels.
     fn id(&self) -> DialectId;
@@ -46,6 +128,11 @@ pub trait Dialect: Sync {
     /// Whether a request of this method to this path (without query) is a generation of this API. Matches by
     /// the path's end: gateways and tenants put prefixes before it.
     fn matches(&self, method: &str, path: &str) -> bool;
+
+    /// What it understands, for people.
+    fn describe(&self) -> Description {
+        Description::default()
+    }
 
     /// What is looked for in a request's body.
     fn request_members(&self) -> &'static Wanted;
@@ -72,14 +159,15 @@ pub trait Dialect: Sync {
         false
     }
 
+    /// Whether nothing marks the end of a stream of this API, so that one whose body ends as HTTP says it should has
+    /// ended.
+    fn ends_without_mark(&self) -> bool {
+        false
+    }
+
     /// Whether it is known what this API adds to the text of a prompt; else a count of the text is an estimate.
     fn knows_prompts(&self) -> bool {
         true
-    }
-
-    /// Whether the server holds what a prompt is made of, so that a request's text says nothing of how long it is.
-    fn holds_context(&self) -> bool {
-        false
     }
 
     /// Whether a JSON array is a stream of this API, its elements the events.
@@ -134,8 +222,22 @@ pub enum Signal<'a> {
         /// Bytes of UTF-8.
         bytes: u64,
     },
+    /// All of a choice's text up to here, where events say it again from its start.
+    TextSoFar {
+        /// Which choice it belongs to.
+        choice: u32,
+        /// The text.
+        text: Fragment<'a>,
+    },
     /// What the upstream reports of tokens; the last report of a number wins.
     Usage(Usage),
+    /// What it reports of one choice alone: what all of them report is added up.
+    ChoiceUsage {
+        /// Which.
+        choice: u32,
+        /// Of its prompt and its output.
+        usage: Usage,
+    },
     /// A choice has ended.
     Finish {
         /// Which.
@@ -175,16 +277,20 @@ pub enum DeltaKind {
 /// What a request's body tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
+    /// Whose API it is, where two have the same path and only the body tells.
+    pub dialect: Option<DialectId>,
     /// The model asked for.
     pub model: Option<Name>,
     /// Whether a stream is asked for.
     pub stream: bool,
     /// How many choices are asked for, prompts times choices each.
     pub choices: u32,
+    /// How many choices one after another share a prompt, where each reports it; 0 is as good as 1.
+    pub choices_a_prompt: u32,
     /// The most tokens that may be generated, all choices together, where the request says.
     pub max_output: Option<u64>,
-    /// Bytes of the prompt's text; images are none.
-    pub prompt_text_bytes: u64,
+    /// Bytes of the prompt's text, in which images are none; none where the prompt is no text.
+    pub prompt_text_bytes: Option<u64>,
 }
 
 /// What a request's path tells.
@@ -216,7 +322,9 @@ pub fn find(method: &str, path: &str) -> Result<&'static dyn Dialect, Unobserved
     if let Some(dialect) = DIALECTS.iter().find(|dialect| dialect.matches(method, path)) {
         return Ok(*dialect);
     }
-    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end)) || openai_responses::is_of_answer(path);
+    let known = NOT_GENERATIONS.iter().any(|end| path.ends_with(end))
+        || kserve::is_of_model(path)
+        || openai_responses::is_of_answer(path);
     Err(if known { Unobserved::NotGeneration } else { Unobserved::UnknownPath })
 }
 
@@ -251,9 +359,14 @@ const NOT_GENERATIONS: &[&str] = &[
     "/version",
     "/metrics",
     "/load",
+    "/live",
     "/tokenize",
     "/detokenize",
+    "/pooling",
+    "/classify",
+    "/score",
     "/count_tokens",
+    "/count-tokens",
     "/responses/input_tokens",
     ":countTokens",
     ":embedContent",
@@ -263,10 +376,20 @@ const NOT_GENERATIONS: &[&str] = &[
     "/apply-template",
     "/get_model_info",
     "/get_server_info",
+    "/model_info",
+    "/server_info",
+    "/flush_cache",
+    "/chat_tokenize",
+    "/info",
     "/api/tags",
     "/api/show",
     "/api/ps",
     "/api/version",
+    "/api/pull",
+    "/api/push",
+    "/api/create",
+    "/api/copy",
+    "/api/delete",
     "/lora-adapters",
 ];
 
@@ -286,6 +409,15 @@ mod tests {
         assert_eq!(name("POST", "/openai/deployments/d/embeddings"), Ok("openai_embeddings"));
         assert_eq!(name("POST", "/api/chat"), Ok("ollama"));
         assert_eq!(name("POST", "/ollama/api/generate"), Ok("ollama"));
+        assert_eq!(name("POST", "/api/embeddings"), Ok("ollama"));
+        assert_eq!(name("POST", "/api/v1/embeddings"), Ok("openai_embeddings"));
+        assert_eq!(name("POST", "/generate"), Ok("sglang"));
+        assert_eq!(name("POST", "/generate_stream"), Ok("tgi"));
+        assert_eq!(name("POST", "/"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("POST", "/v2/models/m/generate_stream"), Ok("kserve"));
+        assert_eq!(name("GET", "/v2/models/m/versions/1/ready"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("GET", "/v2/models/m"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/score"), Err(Unobserved::NotGeneration));
         assert_eq!(name("POST", "/anthropic/v1/messages"), Ok("anthropic_messages"));
         assert_eq!(name("POST", "/openai/v1/responses"), Ok("openai_responses"));
         assert_eq!(name("POST", "/v1/responses/input_tokens"), Err(Unobserved::NotGeneration));
@@ -301,6 +433,11 @@ mod tests {
         assert_eq!(name("POST", "/v1/chat%2Fcompletion%73"), Ok("openai_chat"));
         assert_eq!(name("POST", "/100%/%zz/%e4/v1/completion%7"), Err(Unobserved::UnknownPath));
         assert_eq!(name("POST", "/tokenize"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/model/us.amazon.nova-pro-v1%3A0/converse-stream"), Ok("bedrock"));
+        assert_eq!(name("POST", "/model/m/count-tokens"), Err(Unobserved::NotGeneration));
+        assert_eq!(name("POST", "/converse"), Err(Unobserved::UnknownPath));
+        assert_eq!(name("POST", "/v2/chat"), Ok("cohere"));
+        assert_eq!(name("POST", "/v2/rerank"), Ok("rerank"));
         assert_eq!(name("OPTIONS", "*"), Err(Unobserved::UnknownPath));
     }
 

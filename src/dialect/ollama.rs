@@ -1,5 +1,6 @@
-//! Ollama: `POST …/api/chat` and `…/api/generate`. Streams are lines of JSON, and an answer is a stream unless
-//! the request says otherwise.
+//! Ollama: `POST …/api/chat` and `…/api/generate`, and embeddings at `…/api/embed` and `…/api/embeddings`. Streams are
+//! lines of JSON, and a generated answer is a stream unless the request says otherwise. The durations that it reports
+//! are passed over: times are measured here.
 //!
 //! Format: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
 
@@ -9,19 +10,26 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Flag, Fragment, Length, Number, Word, for_each};
-use super::{DeltaKind, Dialect, OwnError, RequestFacts, Signal, openai, tell_text};
+use super::{
+    DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
+    tell_text,
+};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
     Wanted::new(
         &["model", "stream", "options.num_predict"],
-        &["messages", "prompt", "system", "suffix", "tools"],
+        &["messages", "prompt", "system", "suffix", "tools", "input"],
     )
 });
 const TEXTS: &[&str] = &["message", "response", "thinking"];
+const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 static BODY: LazyLock<Wanted> = LazyLock::new(|| {
-    Wanted::new(&["model", "done_reason", "prompt_eval_count", "eval_count", "error"], TEXTS)
+    Wanted::new(
+        &["model", "done_reason", "prompt_eval_count", "eval_count", "error"],
+        &["message", "response", "thinking", "embeddings", "embedding"],
+    )
 });
 
 /// The API.
@@ -34,7 +42,24 @@ impl Dialect for Ollama {
     }
 
     fn matches(&self, method: &str, path: &str) -> bool {
-        method == "POST" && (path.ends_with("/api/chat") || path.ends_with("/api/generate"))
+        let generates = path.ends_with("/api/chat") || path.ends_with("/api/generate");
+        method == "POST" && (generates || embeds(path))
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"],
+            stream: Some(Framing::Lines),
+            end: "`\"done\": true`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::Output,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {
@@ -42,11 +67,16 @@ impl Dialect for Ollama {
     }
 
     fn request(&self, members: &Members) -> RequestFacts {
-        let texts = ["messages", "prompt", "system", "suffix"].map(|path| members.measure(path).text_bytes);
+        let texts =
+            ["messages", "prompt", "system", "suffix", "input"].map(|path| members.measure(path).text_bytes);
         let text = texts.iter().sum::<u64>() + members.measure("tools").bytes;
         let stream = members.get::<bool>("stream").unwrap_or(true);
         let max_output = openai::most(members, "options.num_predict"); // -1 and -2: without end
         RequestFacts { stream, max_output, ..openai::request(members, 1, text) }
+    }
+
+    fn path_facts(&self, path: &str) -> PathFacts {
+        PathFacts { stream: embeds(path).then_some(false), ..PathFacts::default() }
     }
 
     fn body_members(&self) -> &'static Wanted {
@@ -60,7 +90,9 @@ impl Dialect for Ollama {
         let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
         let number =
             |path| json(path).and_then(|json| serde_json::from_str::<Number>(json).ok()).unwrap_or_default();
-        tell_usage(number("prompt_eval_count"), number("eval_count"), emit);
+        let is_embedding = EMBEDDINGS.iter().any(|path| members.measure(path).bytes > 0);
+        let output = if is_embedding { Number(Some(0)) } else { number("eval_count") };
+        tell_usage(number("prompt_eval_count"), output, emit);
         tell_text(members, TEXTS, emit);
         if let Some(reason) = members.text("done_reason").filter(|reason| !reason.is_empty()) {
             emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
@@ -85,6 +117,11 @@ impl Dialect for Ollama {
         let OwnError { message, request_id, .. } = *error;
         serde_json::json!({"error": message, "request_id": request_id}).to_string()
     }
+}
+
+fn embeds(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    path.ends_with("/api/embed") || path.ends_with("/api/embeddings")
 }
 
 #[derive(Deserialize, Default)]

@@ -264,11 +264,13 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
     // The newer name counts where both are given.
     let max_tokens = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| most(members, name));
     RequestFacts {
+        dialect: None,
         model: members.text("model").filter(|model| !model.is_empty()).map(|model| Name::from(&*model)),
         stream: members.get::<bool>("stream").unwrap_or(false),
         choices,
+        choices_a_prompt: n,
         max_output: max_tokens.and_then(|most| of_all(most, choices)),
-        prompt_text_bytes,
+        prompt_text_bytes: Some(prompt_text_bytes),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Fragment, Length, Number, Word, for_each};
-use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
+use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
 
@@ -25,6 +25,25 @@ impl Dialect for OpenaiChat {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && path.ends_with("/chat/completions")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/chat/completions"],
+            stream: Some(Framing::Events),
+            end: "`[DONE]`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::CacheWrite,
+                Tells::Output,
+                Tells::Reasoning,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Fragment, Length, Number, Word};
-use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
+use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai};
 use crate::exchange::DialectId;
 use crate::wire::{Event, Members, Wanted};
 
@@ -26,6 +26,22 @@ impl Dialect for OpenaiCompletions {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && path.ends_with("/completions")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/completions"],
+            stream: Some(Framing::Events),
+            end: "`[DONE]`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::Output,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::lenient::Number;
-use super::{Dialect, RequestFacts, Signal, openai};
+use super::{Description, Dialect, RequestFacts, Signal, Tells, openai};
 use crate::exchange::{DialectId, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -27,6 +27,15 @@ impl Dialect for OpenaiEmbeddings {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && path.ends_with("/embeddings")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/embeddings"],
+            stream: None,
+            end: "",
+            tells: &[Tells::Whole, Tells::Input, Tells::CacheRead, Tells::Failure],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {

@@ -65,10 +65,6 @@ impl Dialect for OpenaiRealtime {
     fn knows_prompts(&self) -> bool {
         false
     }
-
-    fn holds_context(&self) -> bool {
-        true
-    }
 }
 
 #[derive(Deserialize, Default)]

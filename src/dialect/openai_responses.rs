@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lenient::{Few, Fragment, Length, Number, Word};
-use super::{DeltaKind, Dialect, RequestFacts, Signal, openai, tell_text};
+use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
 use crate::wire::{Event, Members, Wanted};
 
@@ -51,6 +51,25 @@ impl Dialect for OpenaiResponses {
 
     fn matches(&self, method: &str, path: &str) -> bool {
         method == "POST" && path.ends_with("/responses")
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            paths: &["/responses"],
+            stream: Some(Framing::Events),
+            end: "`response.completed`, `response.incomplete`",
+            tells: &[
+                Tells::Whole,
+                Tells::Input,
+                Tells::CacheRead,
+                Tells::CacheWrite,
+                Tells::Output,
+                Tells::Reasoning,
+                Tells::Thoughts,
+                Tells::FinishReason,
+                Tells::Failure,
+            ],
+        }
     }
 
     fn request_members(&self) -> &'static Wanted {

@@ -36,6 +36,20 @@ pub struct Tool<'a> {
     pub parameters: &'a Value,
 }
 
+/// Members that are a prompt without messages, or a part of one.
+const TEXTS: [&str; 10] = [
+    "prompt",
+    "input",
+    "inputs",
+    "text_input",
+    "inputText",
+    "query",
+    "documents",
+    "suffix",
+    "input_prefix",
+    "input_suffix",
+];
+
 /// Tells the pieces of a request's prompt, in the order of the body.
 pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     if let Some(system) = body.get("system").filter(|system| !system.is_null()) {
@@ -52,14 +66,23 @@ pub fn pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     for message in elements(body, "messages").chain(elements(body, "contents")) {
         self::message(message, tell);
     }
-    for member in ["prompt", "input", "suffix", "input_prefix", "input_suffix"] {
+    for member in TEXTS {
         if let Some(text) = body.get(member) {
             raw(text, tell);
         }
     }
-    for tool in elements(body, "tools").chain(elements(body, "functions")) {
-        let own = tool.get("function").unwrap_or(tool);
-        let parameters = own.get("parameters").or_else(|| own.get("input_schema")).unwrap_or(&Value::Null);
+    // SGLang's; an object is something else in other APIs.
+    for text in
+        [body.get("text"), body.get("input_ids")].into_iter().flatten().filter(|text| !text.is_object())
+    {
+        raw(text, tell);
+    }
+    let of_bedrock = body.get("toolConfig").unwrap_or(&Value::Null);
+    let tools = elements(body, "tools").chain(elements(body, "functions"));
+    for tool in tools.chain(elements(of_bedrock, "tools")) {
+        let own = tool.get("function").or_else(|| tool.get("toolSpec")).unwrap_or(tool);
+        let parameters = own.get("parameters").or_else(|| own.get("input_schema"));
+        let parameters = parameters.or_else(|| own.get("inputSchema")?.get("json")).unwrap_or(&Value::Null);
         match own.get("name").and_then(Value::as_str) {
             Some(name) => tell(Piece::Tool(Tool { name, description: word(own, "description"), parameters })),
             None => tell(Piece::Other), // one that the API has built in
@@ -78,17 +101,31 @@ pub fn answer_pieces<'a>(body: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
     for item in elements(body, "output") {
         output_item(item, tell);
     }
+    if let Some(message) = body.get("output").and_then(|output| output.get("message")) {
+        said(message, tell);
+    }
+    for output in elements(body, "outputs") {
+        content(output.get("text").unwrap_or(&Value::Null), tell);
+        if output.get("datatype").is_some() {
+            raw(output, tell);
+        }
+    }
+    for result in elements(body, "results") {
+        content(result.get("outputText").unwrap_or(&Value::Null), tell);
+    }
     for candidate in elements(body, "candidates") {
         candidate.get("content").iter().for_each(|content| said(content, tell));
     }
     if let Some(message) = body.get("message") {
         said(message, tell);
     }
-    for member in ["thinking", "response", "content"] {
+    for member in ["thinking", "response", "content", "generated_text", "generation", "text", "text_output"] {
         content(body.get(member).unwrap_or(&Value::Null), tell);
     }
     for answer in body.as_array().into_iter().flatten() {
-        content(answer.get("content").unwrap_or(&Value::Null), tell);
+        for member in ["content", "generated_text", "text"] {
+            content(answer.get(member).unwrap_or(&Value::Null), tell);
+        }
     }
 }
 
@@ -184,6 +221,10 @@ fn raw<'a>(prompt: &'a Value, tell: &mut dyn FnMut(Piece<'a>)) {
         Value::Number(_) => tell(Piece::Ids(1)),
         Value::Array(parts) => parts.iter().for_each(|part| raw(part, tell)),
         Value::Object(members) if members.contains_key("role") => message(prompt, tell),
+        Value::Object(members) if members.contains_key("datatype") => match members.get("data") {
+            Some(data) if word(prompt, "datatype") == "BYTES" => raw(data, tell),
+            _ => tell(Piece::Other), // numbers, which may be token ids or pixels
+        },
         Value::Object(_) => part(prompt, tell),
         Value::Null | Value::Bool(_) => {}
     }
@@ -265,6 +306,18 @@ mod tests {
         assert_eq!(told(&json!({"prompt": ["a", "b"]})), [Piece::Text("a"), Piece::Text("b")]);
         assert_eq!(told(&json!({"input": [[1, 2], [3]]})), [Piece::Ids(1); 3]);
         assert_eq!(told(&json!({"prompt": null})), []);
+        assert_eq!(told(&json!({"inputs": "a", "parameters": {}})), [Piece::Text("a")]);
+        assert_eq!(told(&json!({"text": ["a", "b"], "text_input": "c"})).len(), 3);
+        assert_eq!(told(&json!({"input_ids": [1, 2]})), [Piece::Ids(1); 2]);
+        assert_eq!(
+            told(
+                &json!({"inputs": [{"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["a"]},
+                {"name": "ids", "datatype": "INT32", "shape": [2], "data": [1, 2]}]})
+            ),
+            [Piece::Text("a"), Piece::Other]
+        );
+        let rerank = json!({"query": "q", "documents": ["a", {"text": "b"}]});
+        assert_eq!(told(&rerank), ["q", "a", "b"].map(Piece::Text));
     }
 
     #[test]
@@ -283,6 +336,14 @@ mod tests {
             (json!({"response": "a", "done": true}), vec![text("a")]),
             (json!({"content": "a", "stop": true}), vec![text("a")]),
             (json!([{"content": "a"}, {"content": "b"}]), vec![text("a"), text("b")]),
+            (json!({"generated_text": "a", "details": null}), vec![text("a")]),
+            (json!([{"text": "a", "meta_info": {}}, {"text": "b"}]), vec![text("a"), text("b")]),
+            (json!({"model_name": "m", "text_output": "a"}), vec![text("a")]),
+            (json!({"outputs": [{"datatype": "BYTES", "data": ["a"]}]}), vec![text("a")]),
+            (json!({"output": {"message": {"content": [{"text": "a"}]}}}), vec![text("a")]),
+            (json!({"generation": "a"}), vec![text("a")]),
+            (json!({"results": [{"outputText": "a"}]}), vec![text("a")]),
+            (json!({"outputs": [{"text": "a", "stop_reason": "stop"}]}), vec![text("a")]),
         ] {
             let mut told = Vec::new();
             answer_pieces(&body, &mut |piece| told.push(piece));
@@ -297,6 +358,9 @@ mod tests {
         let enveloped = json!({"tools": [{"type": "function",
             "function": {"name": "f", "description": "d", "parameters": schema}}]});
         assert_eq!(told(&enveloped), [tool(&schema)]);
+        let bedrock = json!({"toolConfig": {"tools": [{"toolSpec":
+            {"name": "f", "description": "d", "inputSchema": {"json": schema}}}]}});
+        assert_eq!(told(&bedrock), [tool(&schema)]);
         let bare = json!({"tools": [{"name": "f", "description": "d", "input_schema": schema}, {"type": "web_search"}]});
         assert_eq!(told(&bare), [tool(&schema), Piece::Other]);
     }

@@ -2,6 +2,7 @@
 //! dialects. Says *when*; never how many tokens were not reported, what they cost or where numbers go.
 //! No I/O, no clock, no log; nothing here can fail.
 
+mod choices;
 mod head;
 mod kept;
 mod observation;
@@ -18,6 +19,7 @@ use crate::clock::Moment;
 use crate::dialect::{DeltaKind, Dialect, PathFacts, RequestFacts, Signal};
 use crate::exchange::{Clocks, Ending, Name, Unobserved, Usage};
 use crate::wire::{Budget, Decoder, Event, Framed, Skim};
+use choices::{CHOICES, Choices, Each};
 use kept::Keeping;
 use reader::Answer;
 
@@ -54,6 +56,8 @@ pub struct Observer {
     seen: Box<Observation>,
     ended: Choices,
     present: Choices,
+    /// What a dialect tells of each choice by itself.
+    each: Each,
     /// What the request's path told.
     path: PathFacts,
     /// Told of every step, where somebody wants an explanation.
@@ -72,7 +76,6 @@ impl Observer {
         let unobserved = dialect.err();
         let dialect = dialect.ok();
         let clocks = Clocks { started, ..Clocks::default() };
-        let hides_prompt = dialect.is_some_and(Dialect::holds_context);
         Self {
             dialect,
             request: dialect.map(|dialect| Box::new(Skim::new(dialect.request_members()))),
@@ -81,9 +84,10 @@ impl Observer {
             decoder: None,
             budget: None,
             keeping: None,
-            seen: Box::new(Observation { clocks, unobserved, hides_prompt, ..Observation::default() }),
+            seen: Box::new(Observation { clocks, unobserved, ..Observation::default() }),
             ended: Choices::default(),
             present: Choices::default(),
+            each: Each::default(),
             path: PathFacts::default(),
             trace: None,
         }
@@ -120,9 +124,6 @@ impl Observer {
     pub fn keeping(mut self, keeps: Arc<dyn Keeps>, budget: Arc<Budget>) -> Self {
         let keeping = |dialect: &dyn Dialect| Keeping::new(keeps, dialect.knows_prompts(), budget);
         self.keeping = self.dialect.map(|dialect| Box::new(keeping(dialect)));
-        if let Some(keeping) = self.keeping.as_mut().filter(|_| self.seen.hides_prompt) {
-            keeping.lose_request();
-        }
         self
     }
 
@@ -184,9 +185,10 @@ impl Observer {
     /// Whether a first token is to come, as far as is known: a stream was asked for, or is being read.
     pub fn awaits_token(&self) -> bool {
         match &self.answer {
-            Answer::Awaited | Answer::Unclear => self.seen.request.as_ref().is_some_and(|facts| facts.stream),
-            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) | Answer::Messages => true,
-            Answer::Whole(_) | Answer::Opaque => false,
+            Answer::Awaited | Answer::Unclear { .. } => {
+                self.seen.request.as_ref().is_some_and(|facts| facts.stream)
+            }
+            answer => answer.is_stream(),
         }
     }
 
@@ -213,10 +215,12 @@ impl Observer {
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
         let media_type =
             head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
-        let is_stream = reader::stream(media_type).is_some() || head.in_messages;
-        self.seen.streamed = is_stream && !head.bodiless;
+        self.seen.streamed = (reader::stream(media_type).is_some() || head.in_messages) && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
+        if self.dialect.is_some() {
+            self.head_tells(head);
+        }
         self.tell(Step::Head(head), at);
     }
 
@@ -227,6 +231,11 @@ impl Observer {
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(sse) if ending == Ending::Clean => {
                 sse.finish(&mut |framed| {
+                    self.framed(&framed, at);
+                });
+            }
+            Answer::Frames(frames) if ending == Ending::Clean => {
+                frames.finish(&mut |framed| {
                     self.framed(&framed, at);
                 });
             }
@@ -252,6 +261,8 @@ impl Observer {
             }
             _ => {}
         }
+        let ends_unmarked = self.dialect.is_some_and(Dialect::ends_without_mark);
+        self.seen.closure.terminal |= ends_unmarked && ending == Ending::Clean && self.seen.streamed;
         self.seen.choices = self.choices();
         self.seen.closure.finished = self.seen.streamed && self.all_ended();
         std::mem::take(&mut self.seen)
@@ -273,6 +284,12 @@ impl Observer {
                 self.seen.too_large += 1;
                 self.lose_text();
                 self.tell(Step::TooLarge, at);
+                Seen::default()
+            }
+            Framed::Broken => {
+                self.seen.undecodable += 1;
+                self.lose_text();
+                self.tell(Step::Broken, at);
                 Seen::default()
             }
             Framed::Event(event) => {
@@ -316,6 +333,10 @@ impl Observer {
 
     /// Takes what a dialect says; gives what it means for the clocks of tokens.
     fn take(&mut self, signal: &Signal<'_>) -> Tokens {
+        if let Signal::TextSoFar { choice, text } = *signal {
+            let Some(text) = self.each.news(choice, text) else { return Tokens::default() };
+            return self.take(&Signal::Delta { choice, text, tokens: None, kind: DeltaKind::Content });
+        }
         if let Some(trace) = &mut self.trace {
             trace.says(signal);
         }
@@ -350,6 +371,14 @@ impl Observer {
                 self.seen.outran_usage &= usage.output.is_none();
                 return Tokens { reported: usage.output, ..Tokens::default() };
             }
+            Signal::ChoiceUsage { choice, usage } => {
+                let share = self.seen.request.as_ref().map_or(1, |facts| facts.choices_a_prompt);
+                let all = self.each.report(choice, usage, share);
+                self.seen.usage.update(all);
+                self.seen.outran_usage &= all.output.is_none();
+                return Tokens { reported: all.output, ..Tokens::default() };
+            }
+            Signal::TextSoFar { .. } => {} // told above, as what is new in it
             Signal::Finish { choice, reason } => {
                 self.present.insert(choice);
                 if self.ended.insert(choice) {
@@ -419,26 +448,6 @@ impl Tokens {
     }
 }
 
-/// A set of choices. A request asks for at most 128 of them (OpenAI's own limit); further ones are not told
-/// apart.
-#[derive(Debug, Clone, Copy, Default)]
-struct Choices(u128);
-
-impl Choices {
-    /// Whether it was not in the set.
-    fn insert(&mut self, choice: u32) -> bool {
-        let bit = 1 << choice.min(CHOICES - 1);
-        let new = self.0 & bit == 0;
-        self.0 |= bit;
-        new
-    }
-
-    fn count(self) -> u32 {
-        self.0.count_ones()
-    }
-}
-
-const CHOICES: u32 = u128::BITS;
 const MODEL_LIMIT: usize = 128; // a label's longest value; beyond it a name is cut
 const ID_LIMIT: usize = 128; // ids of known servers have up to 64 bytes
 const CLASS_LIMIT: usize = 64; // the longest known class has 34 bytes

@@ -13,8 +13,6 @@ pub struct Observation {
     pub clocks: Clocks,
     /// What the request's body told; none where no dialect read it.
     pub request: Option<RequestFacts>,
-    /// The request's text says nothing of how long its prompt is.
-    pub hides_prompt: bool,
     /// Why its tokens were not read.
     pub unobserved: Option<Unobserved>,
     /// The answer was a stream: of events, or of lines of JSON.
@@ -71,7 +69,7 @@ impl Observation {
     pub fn text(&self) -> Text {
         let reasoning = self.usage.reasoning.unwrap_or(0);
         Text {
-            input: self.request.as_ref().filter(|_| !self.hides_prompt).map(|facts| facts.prompt_text_bytes),
+            input: self.request.as_ref().and_then(|facts| facts.prompt_text_bytes),
             output: self.text_bytes,
             events: self.streamed.then_some(self.chunks),
             hidden_tokens: match (reasoning, self.streamed) {

@@ -3,19 +3,23 @@
 
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
+use crate::dialect::Framing;
 use crate::exchange::Unobserved;
-use crate::wire::{Decoder, Encoding, Event, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Event, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// No head has come.
     Awaited,
-    /// The head did not say: the first byte will.
-    Unclear,
+    /// The head did not say: the first byte will. `binary`: declared as bytes, of which JSON may be the beginning only.
+    Unclear {
+        binary: bool,
+    },
     Stream(Sse),
     Lines(Ndjson),
     Elements(JsonArray),
+    Frames(EventStream),
     /// Each chunk is a whole event.
     Messages,
     Whole(Box<Skim>),
@@ -25,7 +29,10 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Messages)
+        matches!(
+            self,
+            Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Frames(_) | Self::Messages
+        )
     }
 }
 
@@ -48,9 +55,11 @@ impl Observer {
             _ if accepted && head.in_messages => Answer::Messages,
             Some(answer) if accepted => answer,
             // Its first byte tells a stream from a whole answer.
-            None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear,
+            None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear { binary: false },
             None if is_json => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
-            None if accepted => Answer::Unclear,
+            None if accepted => {
+                Answer::Unclear { binary: media_type.eq_ignore_ascii_case("application/octet-stream") }
+            }
             _ => Answer::Opaque,
         };
         if encoding == Encoding::Identity || matches!(answer, Answer::Opaque) {
@@ -112,10 +121,10 @@ impl Observer {
 
     /// Reads bytes of the body as they are without an encoding.
     fn read(&mut self, bytes: &[u8], at: Moment) -> Seen {
-        if matches!(self.answer, Answer::Unclear)
+        if let Answer::Unclear { binary } = self.answer
             && let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace())
         {
-            self.answer = self.guess(*first);
+            self.answer = self.guess(*first, binary);
         }
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {
@@ -140,6 +149,12 @@ impl Observer {
                 self.answer = Answer::Messages;
                 self.framed(&Framed::Event(Event { name: None, data: bytes }), at)
             }
+            Answer::Frames(mut frames) => {
+                let mut seen = Seen::default();
+                frames.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
+                self.answer = Answer::Frames(frames);
+                seen
+            }
             Answer::Whole(mut skim) => {
                 skim.push(bytes);
                 self.keep_body(bytes);
@@ -154,9 +169,15 @@ impl Observer {
     }
 
     /// What a 2xx body is whose declared type does not tell, by its first byte that is no white space.
-    fn guess(&mut self, first: u8) -> Answer {
+    fn guess(&mut self, first: u8, binary: bool) -> Answer {
+        let asks_stream = self.seen.request.as_ref().is_some_and(|facts| facts.stream);
         match (first, self.dialect) {
-            (b'{', Some(dialect)) => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
+            (b'{', Some(dialect)) if asks_stream && dialect.describe().stream == Some(Framing::Lines) => {
+                self.seen.streamed = true;
+                self.seen.text_bytes = Some(0);
+                Answer::Lines(Ndjson::default())
+            }
+            (b'{', Some(dialect)) if !binary => Answer::Whole(Box::new(Skim::new(dialect.body_members()))),
             (b'[', Some(dialect)) if dialect.streams_arrays() => {
                 self.seen.streamed = true;
                 self.seen.text_bytes = Some(0);
@@ -179,6 +200,9 @@ impl Observer {
 pub(super) fn stream(media_type: &str) -> Option<Answer> {
     if media_type.eq_ignore_ascii_case("text/event-stream") {
         return Some(Answer::Stream(Sse::default()));
+    }
+    if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+        return Some(Answer::Frames(EventStream::default()));
     }
     let lines = LINES_OF_JSON.iter().any(|known| media_type.eq_ignore_ascii_case(known));
     lines.then(|| Answer::Lines(Ndjson::default()))

@@ -735,7 +735,7 @@ mod tests {
             .iter()
             .map(|(ending, seen)| {
                 let model = seen.request.as_ref().and_then(|facts| facts.model.clone());
-                let prompt = seen.request.as_ref().map(|facts| facts.prompt_text_bytes);
+                let prompt = seen.request.as_ref().and_then(|facts| facts.prompt_text_bytes);
                 let started = u64::try_from(seen.clocks.started.since(millis(0)).as_millis()).unwrap();
                 (
                     model.unwrap().to_string(),

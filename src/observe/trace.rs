@@ -23,6 +23,8 @@ pub enum Step<'a> {
     Event(&'a Event<'a>),
     /// An event that was too long to be read has passed.
     TooLarge,
+    /// A piece of the stream is not what its framing says.
+    Broken,
     /// The answer's whole body begins to be read. What the dialect says next is said of it.
     Body,
     /// The event or body has been read.

@@ -66,7 +66,8 @@ impl Watch {
         let answer = || expectations.answer(model).saturating_mul(u64::from(facts.choices.max(1)));
         let answer =
             if self.live.origin.dialect.generates() { facts.max_output.unwrap_or_else(answer) } else { 0 };
-        prompt.unwrap_or_else(|| expectations.input(model, facts.prompt_text_bytes)).saturating_add(answer)
+        let by_text = || expectations.input(model, facts.prompt_text_bytes.unwrap_or(0));
+        prompt.unwrap_or_else(by_text).saturating_add(answer)
     }
 
     /// The request has come so far.
@@ -95,11 +96,13 @@ impl Watch {
         if self.config.slos.0.is_empty() || self.live.goals().is_some() {
             return;
         }
-        let names = |facts: &RequestFacts| self.config.models.names(facts.model.as_ref(), None);
-        let told = self.observe(|observer| observer.request_so_far().map(|facts| names(&facts)));
-        let model = told.flatten().unwrap_or_else(|| names(&RequestFacts::default()));
-        let Origin { dialect, tenant, upstream, .. } = &self.live.origin;
-        let party = Party { dialect: *dialect, tenant, model: model.label(true), upstream };
+        let told =
+            |facts: &RequestFacts| (self.config.models.names(facts.model.as_ref(), None), facts.dialect);
+        let so_far = self.observe(|observer| observer.request_so_far().map(|facts| told(&facts)));
+        let (model, dialect) = so_far.flatten().unwrap_or_else(|| told(&RequestFacts::default()));
+        let Origin { dialect: by_path, tenant, upstream, .. } = &self.live.origin;
+        let dialect = dialect.unwrap_or(*by_path);
+        let party = Party { dialect, tenant, model: model.label(true), upstream };
         self.live.set_goals(self.config.slos.goals(party, model.clone()));
     }
 
@@ -378,13 +381,19 @@ impl Recording {
 
     /// The exchange has ended, at this moment.
     pub(super) fn finish_at(mut self, ending: Ending, now: Moment) {
-        self.ending = Some((ending, now));
+        // Our cut takes an HTTP/2 connection away from its streams, which look then as if the client had hung up.
+        let is_cut = ending == Ending::ClientGone && self.is_cutting();
+        self.ending = Some((if is_cut { Ending::Drained } else { ending }, now));
+    }
+
+    fn is_cutting(&self) -> bool {
+        self.watch.proxy.is_cutting.load(Ordering::Relaxed)
     }
 
     /// How an exchange ended whose recording was dropped: with its task, by a shutdown, a panic or, as a
     /// rule, because the client is gone.
     fn ending_of_drop(&self) -> Ending {
-        if self.watch.proxy.is_cutting.load(Ordering::Relaxed) {
+        if self.is_cutting() {
             Ending::Drained
         } else if std::thread::panicking() {
             Ending::SidecarFailed

@@ -114,6 +114,7 @@ impl Page {
             What::Body => {
                 (None, format!("whole body: {}", self.all_said(&row.said, "nothing is known of it")))
             }
+            What::Broken => (None, "a broken piece of the stream".to_owned()),
             What::TooLarge => (None, "an event too long to be read".to_owned()),
             What::Chunk { bytes, streamed: true } => {
                 (Some(*bytes), "no whole event (a comment, or a part)".to_owned())

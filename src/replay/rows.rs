@@ -25,6 +25,7 @@ pub(super) enum What {
     Head { status: u16, media_type: Option<String>, encoding: Option<String> },
     Event { name: Option<String>, bytes: usize },
     TooLarge,
+    Broken,
     Body,
     Chunk { bytes: usize, streamed: bool },
 }
@@ -101,6 +102,10 @@ impl Trace for Rows {
                 self.has_event = true;
                 self.give(row(What::TooLarge));
             }
+            Step::Broken => {
+                self.has_event = true;
+                self.give(row(What::Broken));
+            }
             Step::Body => self.open = Some(row(What::Body)),
             Step::Read => {
                 if let Some(row) = self.open.take() {
@@ -128,7 +133,8 @@ impl Trace for Rows {
                 Said::Delta { choice, kind, tokens, bytes, text }
             }
             Signal::Text { bytes } => Said::Text(bytes),
-            Signal::Usage(usage) => Said::Usage(usage),
+            Signal::Usage(usage) | Signal::ChoiceUsage { usage, .. } => Said::Usage(usage),
+            Signal::TextSoFar { text, .. } => Said::Text(text.bytes()),
             Signal::Finish { choice, reason } => Said::Finish { choice, reason },
             Signal::Failed(class) => Said::Failed(error_class(class)),
             Signal::Done => Said::Done,

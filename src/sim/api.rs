@@ -8,27 +8,43 @@ use http::{HeaderMap, StatusCode};
 
 use super::gemini::Gemini;
 use super::rate_limit::Standing;
-use super::{anthropic, chance, embeddings, ollama, openai, responses};
+use super::{anthropic, bedrock, chance, cohere, embeddings, kserve, ollama, openai, responses, sglang, tgi};
 use crate::clock::Clock;
 
-/// Every API that the server speaks.
-pub(crate) const APIS: [&dyn Api; 10] = [
+/// Every API that the server speaks; the first that answers a path has it.
+pub(crate) const APIS: [&dyn Api; 21] = [
     &openai::Chat,
     &openai::Completions,
     &embeddings::Embeddings,
     &anthropic::Messages,
     &ollama::Chat,
     &ollama::Generate,
+    &embeddings::OllamaEmbed,
+    &kserve::Generate { stream: false },
+    &kserve::Generate { stream: true },
+    &tgi::Stream,
+    &sglang::Generate,
     &responses::Responses,
     &Gemini::Whole,
     &Gemini::Events,
     &Gemini::Array,
+    &bedrock::CONVERSE,
+    &bedrock::CONVERSE_STREAM,
+    &bedrock::INVOKE,
+    &bedrock::INVOKE_STREAM,
+    &cohere::Chat,
+    &cohere::Rerank,
 ];
 
 /// An API.
 pub(crate) trait Api: Sync {
     /// How its paths end.
     fn path(&self) -> &'static str;
+
+    /// Whether a path is its own.
+    fn answers(&self, path: &str) -> bool {
+        path.ends_with(self.path())
+    }
 
     /// Whether a query is its own, where a path is not enough to tell.
     fn answers_query(&self, _: &str) -> bool {
@@ -86,7 +102,7 @@ pub(crate) trait Api: Sync {
 
 /// The API of a path and its query.
 pub(crate) fn find(path: &str, query: &str) -> Option<&'static dyn Api> {
-    APIS.into_iter().find(|api| path.ends_with(api.path()) && api.answers_query(query))
+    APIS.into_iter().find(|api| api.answers(path) && api.answers_query(query))
 }
 
 /// Writing to a buffer that grows cannot fail.

@@ -1,8 +1,9 @@
 //! A simulated inference server and the traffic that drives it: for `streamgauge simulate` and `demo`, for tests
 //! and benchmarks, and as a target for anybody's load tests.
 //!
-//! It speaks HTTP/1.1 and HTTP/2 (prior knowledge), answers in the shapes of vLLM, Ollama, Gemini, llama.cpp (embeddings)
-//! and OpenAI's Realtime at a speed that is set for each model, and goes wrong in the ways that real servers do. What it says is decided by a seed; all waiting is
+//! It speaks HTTP/1.1 and HTTP/2 (prior knowledge), answers in the shapes of vLLM, Ollama, SGLang, TGI, Triton, Gemini,
+//! Bedrock, Cohere, llama.cpp (embeddings) and OpenAI's Realtime at a speed that is set for each model, and goes wrong in the
+//! ways that real servers do. What it says is decided by a seed; all waiting is
 //! on tokio's clock, so that a test which pauses time gets hours in milliseconds.
 //!
 //! Reading order: [`Settings`] and [`Profile`] say how it behaves, [`Fault`] what goes wrong, `script` plans one
@@ -15,10 +16,13 @@
 
 mod anthropic;
 mod api;
+mod bedrock;
 mod chance;
+mod cohere;
 mod embeddings;
 mod fault;
 mod gemini;
+mod kserve;
 mod ollama;
 mod openai;
 mod prompt;
@@ -28,10 +32,12 @@ mod responses;
 mod script;
 mod server;
 mod settings;
+mod sglang;
 mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tgi;
 pub mod traffic;
 mod websocket;
 

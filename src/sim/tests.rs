@@ -439,6 +439,10 @@ async fn what_is_simulated_is_what_is_observed() {
             r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"options":{"num_predict":16}}"#,
         ),
         (
+            "/v2/chat",
+            r#"{"messages":[{"content":"123456789012345678901234567890123456"}],"max_tokens":16,"stream":true}"#,
+        ),
+        (
             "/api/generate",
             r#"{"prompt":"123456789012345678901234567890123456789012345678","options":{"num_predict":16}}"#,
         ),
@@ -466,6 +470,88 @@ async fn what_is_simulated_is_what_is_observed() {
         assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
         assert_eq!((clocks.first_token, clocks.first_answer), (Some(at(200)), Some(at(240))), "{path}");
         assert_eq!(clocks.last_token, Some(at(500)), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_engines_own_apis_simulate_is_what_is_observed() {
+    use crate::clock::Moment;
+    use crate::observe::{Head, Observer};
+    let text = "123456789012345678901234567890123456789012345678";
+    for (path, ask_for, reported) in [
+        ("/generate_stream", format!(r#""inputs":"{text}","parameters":{{"max_new_tokens":16}}"#), true),
+        (
+            "/generate",
+            format!(r#""text":"{text}","stream":true,"sampling_params":{{"max_new_tokens":16}}"#),
+            true,
+        ),
+        ("/v2/models/sim/generate_stream", format!(r#""text_input":"{text}","max_tokens":16"#), false),
+        ("/generate_stream", format!(r#""inputs":"{text}""#), true),
+        ("/generate", format!(r#""text":"{text}","stream":true"#), true),
+    ] {
+        let seen = ask(&sim(), path, "x-sim-tokens: 16", &format!("{{{ask_for}}}")).await;
+        let at = |millis: u128| Moment::new(Duration::from_millis(u64::try_from(millis).unwrap()));
+        let mut observer = Observer::new(crate::dialect::find("POST", path), at(0)).on_path(path);
+        observer.request_chunk(format!("{{{ask_for}}}").as_bytes());
+        assert!(observer.request_end(at(0)).unwrap().stream, "{path}");
+        let content_type = seen.headers["content-type"].to_str().ok();
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, at(seen.head_at));
+        for (millis, text) in &seen.frames {
+            observer.response_chunk(text.as_bytes(), at(*millis));
+        }
+        let got = observer.finish(crate::exchange::Ending::Clean, at(2000));
+        assert!(got.streamed && got.closure.terminal, "{path}");
+        let usage = if reported { (Some(12), Some(16)) } else { (None, None) };
+        assert_eq!((got.usage.input, got.usage.output), usage, "{path}");
+        assert_eq!((got.chunks, got.undecodable), (16, 0), "{path}");
+        assert_eq!((got.clocks.first_token, got.clocks.last_token), (Some(at(200)), Some(at(500))), "{path}");
+    }
+    for fault in ["error-event@2", "end@2"] {
+        for (path, body) in [
+            ("/generate_stream", r#"{"inputs":"a"}"#),
+            ("/generate", r#"{"text":"a","stream":true}"#),
+            ("/v2/models/sim/generate_stream", r#"{"text_input":"a"}"#),
+        ] {
+            let seen = ask(&sim(), path, &format!("x-sim-fault: {fault}"), body).await.body();
+            assert_eq!(
+                seen.contains(r#"data:{"error"#) || seen.contains(r#"data: {"error"#),
+                fault != "end@2"
+            );
+            assert!(seen.contains("text"), "{path}");
+        }
+    }
+}
+
+/// Its frames are no text.
+#[tokio::test(start_paused = true)]
+async fn bedrocks_streams_are_what_the_sidecar_reads() {
+    use crate::clock::Moment;
+    use crate::observe::{Head, Observer};
+    let text = "123456789012345678901234567890123456";
+    for (operation, body) in [
+        (
+            "converse-stream",
+            json!({"messages": [{"content": [{"text": text}]}], "inferenceConfig": {"maxTokens": 16}}),
+        ),
+        ("invoke-with-response-stream", json!({"messages": [{"content": text}], "max_tokens": 16})),
+    ] {
+        let (path, body) = (format!("/model/sim/{operation}"), body.to_string());
+        let (response, began) = send(&sim(), request(&path, "x-sim-reasoning: 2", &body)).await;
+        let now = || Moment::new(began.elapsed());
+        let mut observer =
+            Observer::new(crate::dialect::find("POST", &path), Moment::default()).on_path(&path);
+        observer.request_chunk(body.as_bytes());
+        observer.request_end(now());
+        let content_type = response.headers()["content-type"].to_str().ok();
+        observer.head(&Head { status: 200, content_type, ..Head::default() }, now());
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            observer.response_chunk(&frame.unwrap().into_data().unwrap(), now());
+        }
+        let got = observer.finish(crate::exchange::Ending::Clean, now());
+        assert!(got.streamed && got.closure.terminal, "{path}");
+        assert_eq!((got.usage.input, got.usage.output), (Some(12), Some(16)), "{path}");
+        assert_eq!((got.chunks, got.undecodable, got.shows_reasoning), (16, 0, true), "{path}");
     }
 }
 

@@ -103,6 +103,29 @@ fn name_bit(name: &[u8]) -> u64 {
     1 << ((initial + 5 * name.len()) % 64)
 }
 
+/// Whether the strings of a member are text that a model reads or writes. Images, audio, ids and addresses are none.
+pub(super) fn is_text_key(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"content"
+            | b"text"
+            | b"arguments"
+            | b"prompt"
+            | b"input"
+            | b"system"
+            | b"description"
+            | b"reasoning"
+            | b"reasoning_content"
+            | b"thinking"
+            | b"tool_plan"
+            | b"query"
+            | b"documents"
+            | b"inputText"
+            | b"outputText"
+            | b"generation"
+    )
+}
+
 /// How large a member was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measure {

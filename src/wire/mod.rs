@@ -2,6 +2,7 @@
 
 mod budget;
 pub mod encoding;
+pub mod event_stream;
 mod inflate;
 pub mod json_array;
 mod lexeme;
@@ -13,6 +14,7 @@ pub mod websocket;
 
 pub use budget::{Budget, Share};
 pub use encoding::{Decoder, Encoding, Stop};
+pub use event_stream::EventStream;
 pub use json_array::JsonArray;
 pub use lexeme::text_bytes;
 pub use members::{Measure, Members, Wanted, bare_text};
@@ -37,4 +39,6 @@ pub enum Framed<'a> {
     Event(Event<'a>),
     /// An event that was longer than the decoder holds; its bytes are gone, the next one is read as usual.
     TooLarge,
+    /// A piece of the stream that is not what its framing says; its bytes are gone.
+    Broken,
 }

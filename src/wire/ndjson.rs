@@ -74,6 +74,7 @@ mod tests {
         let mut emit = |framed: Framed<'_>| {
             seen.push(match framed {
                 Framed::TooLarge => "too large".to_owned(),
+                Framed::Broken => "broken".to_owned(),
                 Framed::Event(Event { name, data }) => {
                     assert_eq!(name, None);
                     String::from_utf8_lossy(data).into_owned()

@@ -4,29 +4,12 @@
 //! that numbers and words are spelled right.
 
 use super::lexeme::{Scalar, ScalarKind, Unicode, is_blank, plain, run, scalar, word_end};
-use super::members::{At, Measure, Members, Wanted};
+use super::members::{At, Measure, Members, Wanted, is_text_key};
 
 const KEPT_LIMIT: usize = 64 << 10; // all kept values of a body together: a usage object has some hundred bytes
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
 const KEY_LIMIT: usize = 192; // the longest name that any path has, every letter of it escaped
 const DEPTH_LIMIT: u32 = 120; // parsers of JSON stop at about this depth too
-
-/// Whether the strings of a member are text that a model reads or writes. Images, audio, ids and addresses are none.
-fn is_text_key(key: &[u8]) -> bool {
-    matches!(
-        key,
-        b"content"
-            | b"text"
-            | b"arguments"
-            | b"prompt"
-            | b"input"
-            | b"system"
-            | b"description"
-            | b"reasoning"
-            | b"reasoning_content"
-            | b"thinking"
-    )
-}
 
 /// A scanner for one body.
 #[derive(Debug)]
@@ -141,13 +124,13 @@ impl Skim {
                 State::InString => self.string(chunk, at),
                 State::InKey => self.key(chunk, at),
                 State::InWord => self.word(chunk, at),
-                State::Broken => return,
+                State::Broken => break,
                 State::Escape { .. } | State::InUnicode { .. } => self.step(byte, chunk, at),
                 _ if is_blank(byte) => at + 1 + after.iter().take_while(|&&byte| is_blank(byte)).count(),
                 _ => self.step(byte, chunk, at),
             };
         }
-        self.take(chunk, chunk.len());
+        self.take(chunk, at.min(chunk.len())); // all, or up to where it broke
     }
 
     /// Whether the body's object or array has ended: nothing more will be found.
@@ -641,6 +624,17 @@ mod tests {
         for body in ["{}", "[]", r#" [{"a":1}, 2]"#, r#"{"a":[]}"#, r#"{"a":[{},[],"",0,-1.5e3,true,null]} "#]
         {
             assert!(members(body).is_complete(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_is_measured_up_to_there_however_it_comes() {
+        let body = br#"{"messages":[{"content":"abc" oops "def"}],"model":"m"}"#;
+        let whole = skim([body.as_slice()]).measure("messages");
+        assert_eq!((whole.bytes, whole.text_bytes), (19, 3));
+        for at in 0..body.len() {
+            let (head, tail) = body.split_at(at);
+            assert_eq!(skim([head, tail]).measure("messages"), whole, "split at {at}");
         }
     }
 

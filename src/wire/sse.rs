@@ -170,6 +170,7 @@ mod tests {
         let mut emit = |framed: Framed<'_>| {
             seen.push(match framed {
                 Framed::TooLarge => "too large".to_owned(),
+                Framed::Broken => "broken".to_owned(),
                 Framed::Event(Event { name, data }) => {
                     format!("{}={}", name.unwrap_or("-"), String::from_utf8_lossy(data))
                 }

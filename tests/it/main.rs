@@ -20,11 +20,15 @@ mod demo;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod encode;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]

@@ -117,6 +117,57 @@ async fn each_servers_way_to_report_is_priced_as_it_is_meant() {
     assert_eq!(millionths(", cache_read: 0.1", usage).await, 100.0 + 90.0);
 }
 
+/// Gemini 3.5 Flash in the standard tier: 1.50 US dollars for a million tokens of input, 0.15 where they are cached, 9 of
+/// output, thoughts in it (<https://ai.google.dev/gemini-api/docs/pricing>, read 2026-10-05).
+#[tokio::test(start_paused = true)]
+async fn gemini_is_priced_by_googles_list_with_cached_input_and_thoughts_once() {
+    let config = "upstream: http://upstream:8000\nmodels: [{name: gemini-3.5-flash, \
+                  price: {currency: USD, input: 1.50, cache_read: 0.15, output: 9}}]\n";
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    let body = r#"{"contents":[{"parts":[{"text":"hi"}]}]}"#;
+    let request =
+        post(body).replace("/v1/chat/completions", "/v1beta/models/gemini-3.5-flash:streamGenerateContent");
+    client.write(request).await;
+    let mut server = upstream.accept().await;
+    server.read_to(body).await;
+    server.write(STREAM_HEAD.replace("text/event-stream", "application/json")).await;
+    let usage = r#"{"promptTokenCount":100000,"cachedContentTokenCount":80000,"candidatesTokenCount":1000,"thoughtsTokenCount":3000,"totalTokenCount":104000}"#;
+    let part = r#""content":{"parts":[{"text":"a"}]}"#;
+    let element = format!(r#"[{{"candidates":[{{{part},"finishReason":"STOP"}}],"usageMetadata":{usage}}}]"#);
+    server.write(chunk(&element)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchanges().await.pop().unwrap();
+    assert_eq!(cost(&line), (0.078, "USD", "config"));
+}
+
+/// Claude Sonnet 5 on Bedrock by its global profile: 2 US dollars for a million tokens of input, 0.20 where they are read
+/// from the cache, 2.50 where they are written to it, 10 of output (<https://aws.amazon.com/bedrock/pricing/>, read
+/// 2026-09-22). Bedrock counts cached input apart from the rest.
+#[tokio::test(start_paused = true)]
+async fn bedrock_is_priced_by_amazons_list_with_cached_input_once() {
+    let config = "upstream: http://upstream:8000\nmodels: [{name: \"global.anthropic.claude-sonnet-5-v1:0\", \
+                  price: {currency: USD, input: 2, cache_read: 0.20, cache_write: 2.50, output: 10}}]\n";
+    let (sidecar, mut upstream) = Sidecar::start(config);
+    let mut client = sidecar.connect();
+    let body = r#"{"messages":[{"role":"user","content":[{"text":"hi"}]}]}"#;
+    let path = "/model/global.anthropic.claude-sonnet-5-v1%3A0/converse";
+    client.write(post(body).replace("/v1/chat/completions", path)).await;
+    let mut server = upstream.accept().await;
+    server.read_to(body).await;
+    server.write(STREAM_HEAD.replace("text/event-stream", "application/json")).await;
+    let usage = r#"{"inputTokens":20000,"cacheReadInputTokens":70000,"cacheWriteInputTokens":10000,"outputTokens":2000,"totalTokens":102000}"#;
+    let message = r#"{"role":"assistant","content":[{"text":"a"}]}"#;
+    let answer = format!(r#"{{"output":{{"message":{message}}},"stopReason":"end_turn","usage":{usage}}}"#);
+    server.write(chunk(&answer)).await;
+    server.write(LAST_CHUNK).await;
+    client.read_to(LAST_CHUNK).await;
+    let line = sidecar.exchanges().await.pop().unwrap();
+    assert_eq!(line["input_tokens"], 100_000);
+    assert_eq!(cost(&line), (0.099, "USD", "config")); // 0.04 + 0.014 + 0.025 + 0.02
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_long_request_in_a_tier_has_that_tiers_price_of_long_ones() {
     let price = ", above: [{input_tokens: 100, input: 2, output: 15}], tiers: [{tier: priority, input: 3, output: 30, above: [{input_tokens: 100, input: 6, output: 45}]}]";

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import anthropic
+import boto3
+import cohere
+import httpx  # cohere's
 import ollama
 import openai
+from botocore.config import Config
 from google import genai
 
 from programs import MODEL
@@ -40,6 +44,8 @@ REASONS = {
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "COMPLETE": "stop",
+    "MAX_TOKENS": "length",
 }
 
 
@@ -57,6 +63,8 @@ class Told:
     vectors: list = field(default_factory=list)
     id: str | None = None
     cached: int | None = None
+    # Whether the answer names its model.
+    named: bool = True
     # When the first of it was in the client's hands, on the monotonic clock.
     first: float | None = None
 
@@ -69,6 +77,7 @@ class Clients:
         self._more = {"default_headers": headers or {}, "api_key": KEY, "max_retries": retries, "timeout": patience}
         limits = {"timeout": int(patience * 1e3), "retry_options": {"attempts": retries + 1}}
         self._google = {"base_url": url, "headers": headers or {}, **limits}
+        self._patience, self._headers = patience, headers or {}
         self._own = {"headers": {"authorization": f"Bearer {KEY}", **(headers or {})}, "timeout": patience}
 
     @cached_property
@@ -94,6 +103,26 @@ class Clients:
     @cached_property
     def ollama(self) -> ollama.Client:
         return ollama.Client(self._url, **self._own)
+
+    @cached_property
+    def bedrock(self):
+        """It signs its requests, with a key that is none; what is added here is signed too."""
+        client = boto3.client(
+            "bedrock-runtime",
+            endpoint_url=self._url,
+            region_name="us-east-1",
+            aws_access_key_id="AKIDNOTAKEY",
+            aws_secret_access_key=KEY,
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=self._patience, proxies={}),
+        )
+        add = lambda request, **_: [request.headers.add_header(*header) for header in self._headers.items()]  # noqa: E731
+        client.meta.events.register("before-sign.bedrock-runtime", add)
+        return client
+
+    @cached_property
+    def cohere(self) -> cohere.ClientV2:
+        own = httpx.Client(headers=self._headers, timeout=self._patience)
+        return cohere.ClientV2(KEY, base_url=self._url, httpx_client=own, timeout=self._patience, max_retries=0)
 
     @cached_property
     def async_ollama(self) -> ollama.AsyncClient:
@@ -490,6 +519,134 @@ def ollama_generate_stream(clients: Clients, leave: bool = False) -> Told | None
     return ollama_lines(clients.ollama.generate(**OLLAMA_PROMPT, stream=True), leave)
 
 
+def ollama_embed(clients: Clients) -> Told:
+    answer = clients.ollama.embed(model=MODEL, input=[PROMPT, "the sea"])
+    return Told(answer.model, answer.prompt_eval_count, 0, vectors=list(answer.embeddings))
+
+
+# boto3
+
+CONVERSE = {
+    "modelId": MODEL,
+    "messages": [{"role": "user", "content": [{"text": PROMPT}]}],
+    "inferenceConfig": {"maxTokens": LIMIT},
+}
+CLAUDE = {"anthropic_version": "bedrock-2023-05-31", "messages": MESSAGES, "max_tokens": LIMIT}
+INVOKE = {"modelId": MODEL, "body": json.dumps(CLAUDE)}
+
+
+def converse_told(usage: dict, reason: str, blocks: list[dict], **more) -> Told:
+    thoughts = [block["reasoningContent"] for block in blocks if "reasoningContent" in block]
+    cached = [usage.get("cacheReadInputTokens"), usage.get("cacheWriteInputTokens")]
+    return Told(
+        MODEL,
+        usage["inputTokens"] + sum(count or 0 for count in cached),
+        usage["outputTokens"],
+        reason=reason,
+        text="".join(block.get("text", "") for block in blocks),
+        thinking="".join(thought.get("reasoningText", thought).get("text", "") for thought in thoughts),
+        cached=cached[0],
+        named=False,
+        **more,
+    )
+
+
+def bedrock_converse(clients: Clients) -> Told:
+    answer = clients.bedrock.converse(**CONVERSE)
+    return converse_told(answer["usage"], answer["stopReason"], answer["output"]["message"]["content"])
+
+
+def bedrock_converse_stream(clients: Clients, leave: bool = False) -> Told | None:
+    with contextlib.closing(clients.bedrock.converse_stream(**CONVERSE)["stream"]) as stream:
+        stamped = Stamped(lambda event: "contentBlockDelta" in event, leave).all(stream)
+    if leave:
+        return None
+    events = {name: event[name] for event in stamped.items for name in event}
+    blocks = [event["contentBlockDelta"]["delta"] for event in stamped.items if "contentBlockDelta" in event]
+    return converse_told(
+        events["metadata"]["usage"], events["messageStop"]["stopReason"], blocks, first=stamped.first
+    )
+
+
+def bedrock_invoke(clients: Clients) -> Told:
+    answer = json.loads(clients.bedrock.invoke_model(**INVOKE)["body"].read())
+    blocks, usage = answer["content"], answer["usage"]
+    return Told(
+        MODEL,
+        usage["input_tokens"],
+        usage["output_tokens"],
+        reason=answer["stop_reason"],
+        text="".join(block.get("text", "") for block in blocks),
+        thinking="".join(block.get("thinking", "") for block in blocks),
+        named=False,
+    )
+
+
+def bedrock_invoke_stream(clients: Clients, leave: bool = False) -> Told | None:
+    """Claude's own events, each in base64; the last one has Bedrock's count."""
+    answer = clients.bedrock.invoke_model_with_response_stream(**INVOKE)
+    events = (json.loads(event["chunk"]["bytes"]) for event in answer["body"])
+    with contextlib.closing(answer["body"]):
+        stamped = Stamped(lambda event: event["type"] == "content_block_delta", leave).all(events)
+    if leave:
+        return None
+    deltas = [event["delta"] for event in stamped.items if event["type"] == "content_block_delta"]
+    metrics = stamped.items[-1]["amazon-bedrock-invocationMetrics"]
+    return Told(
+        MODEL,
+        metrics["inputTokenCount"],
+        metrics["outputTokenCount"],
+        reason=next(event["delta"]["stop_reason"] for event in stamped.items if event["type"] == "message_delta"),
+        text="".join(delta.get("text", "") for delta in deltas),
+        thinking="".join(delta.get("thinking", "") for delta in deltas),
+        named=False,
+        first=stamped.first,
+    )
+
+
+# cohere
+
+COHERE = {"model": MODEL, "messages": MESSAGES, "max_tokens": LIMIT}
+
+
+def cohere_told(usage, reason: str, contents: list, **more) -> Told:
+    return Told(
+        MODEL,
+        int(usage.billed_units.input_tokens),
+        int(usage.billed_units.output_tokens),
+        reason=reason,
+        text="".join(getattr(content, "text", None) or "" for content in contents),
+        thinking="".join(getattr(content, "thinking", None) or "" for content in contents),
+        named=False,
+        **more,
+    )
+
+
+def cohere_chat(clients: Clients) -> Told:
+    answer = clients.cohere.chat(**COHERE)
+    return cohere_told(answer.usage, answer.finish_reason, answer.message.content, id=answer.id)
+
+
+def cohere_chat_stream(clients: Clients, leave: bool = False) -> Told | None:
+    events = clients.cohere.chat_stream(**COHERE)
+    with contextlib.closing(events):
+        stamped = Stamped(lambda event: event.type == "content-delta", leave).all(events)
+    if leave:
+        return None
+    last = stamped.items[-1].delta
+    if last.error:
+        raise RuntimeError(last.error)  # the client itself does not
+    deltas = [event.delta.message.content for event in stamped.items if event.type == "content-delta"]
+    return cohere_told(last.usage, last.finish_reason, deltas, id=stamped.items[0].id, first=stamped.first)
+
+
+def cohere_rerank(clients: Clients) -> Told:
+    answer = clients.cohere.rerank(model=MODEL, query=PROMPT, documents=["one two", "the sea"])
+    return Told(
+        MODEL, int(answer.meta.tokens.input_tokens), None, id=answer.id, vectors=[[r.index] for r in answer.results]
+    )
+
+
 @dataclass(frozen=True)
 class Way:
     """A way of asking: who it is understood by, and whether the answer is a stream."""
@@ -521,7 +678,16 @@ WAYS: dict[Callable, Way] = {
     ollama_chat_async: Way("ollama", True),
     ollama_generate: Way("ollama", False),
     ollama_generate_stream: Way("ollama", True),
+    ollama_embed: Way("ollama", False),
+    bedrock_converse: Way("bedrock", False),
+    bedrock_converse_stream: Way("bedrock", True),
+    bedrock_invoke: Way("bedrock", False),
+    bedrock_invoke_stream: Way("bedrock", True),
+    cohere_chat: Way("cohere", False),
+    cohere_chat_stream: Way("cohere", True),
+    cohere_rerank: Way("rerank", False),
 }
 LEAVES = [openai_chat_stream, openai_chat_async, openai_completion_stream, anthropic_stream, anthropic_async]
 LEAVES += [openai_response_stream, openai_response_async]
 LEAVES += [ollama_chat_stream, ollama_chat_async, ollama_generate_stream]
+LEAVES += [bedrock_converse_stream, bedrock_invoke_stream, cohere_chat_stream]

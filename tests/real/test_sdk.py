@@ -1,13 +1,22 @@
-"""The official `openai`, `anthropic`, `google-genai` and `ollama` clients through the sidecar: what they are told is what is counted."""
+"""The official `openai`, `anthropic`, `google-genai`, `ollama`, `boto3` and `cohere` clients through the sidecar: what they are told is what is counted."""
 
+import re
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anthropic
+import cohere
 import httpx  # ollama's
 import httpx2  # anthropic's: it hands on what breaks in the middle of a stream
 import ollama
 import openai
 import pytest
+import urllib3  # boto3's
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError, EventStreamError
 from google.genai import errors as google_errors
 
 import golden
@@ -76,7 +85,7 @@ class Seen:
             outcome="completed",
             model=told.model,
             model_requested=programs.MODEL,
-            model_served=told.model,
+            model_served=told.model if told.named else None,
             finish_reason=REASONS.get(told.reason),
             input_tokens=told.input_tokens,
             input_source="reported",
@@ -111,7 +120,10 @@ def test_simulated_server(simulated, tmp_path, ask, shape):
         told = ask(clients)
         seen = Seen(sidecar, started=1)
     seen.check_told(way, told, began)
-    if way.dialect == "openai_embeddings":
+    if way.dialect == "rerank":
+        assert sorted(told.vectors) == [[0], [1]]
+        return
+    if told.vectors:
         assert [len(vector) for vector in told.vectors] == [640, 640]
         return
     assert (told.output_tokens, REASONS[told.reason], told.model) == (tokens, reason, programs.MODEL)
@@ -122,7 +134,7 @@ def test_simulated_server(simulated, tmp_path, ask, shape):
         assert seen.log[0]["ttft_seconds"] >= TTFT
 
 
-@pytest.mark.parametrize("ask", [ask for ask, way in WAYS.items() if way.dialect not in ("ollama", "gemini")], ids=name_of)
+@pytest.mark.parametrize("ask", [ask for ask, way in WAYS.items() if way.dialect.startswith(("openai", "anthropic"))], ids=name_of)
 def test_llama(request, tmp_path, ask):
     server = "llama_embeddings" if ask is sdks.openai_embeddings else "llama"
     with programs.sidecar(request.getfixturevalue(server), tmp_path) as sidecar:
@@ -231,10 +243,23 @@ FAULTS = [
     (sdks.ollama_generate_stream, "error-event@0", ollama.ResponseError, "stream_failed"),
     (sdks.ollama_chat_stream, "cut@3", httpx.RemoteProtocolError, "truncated"),
     (sdks.ollama_generate, "cut", httpx.RemoteProtocolError, "truncated"),
+    (sdks.bedrock_converse, "status=400", ClientError, "upstream_refused"),
+    (sdks.bedrock_converse_stream, "status=429", ClientError, "upstream_refused"),
+    (sdks.bedrock_invoke_stream, "status=503", ClientError, "upstream_failed"),
+    (sdks.bedrock_converse_stream, "error-event@3", EventStreamError, "stream_failed"),
+    (sdks.bedrock_invoke_stream, "error-event@0", EventStreamError, "stream_failed"),
+    (sdks.bedrock_converse_stream, "cut@3", urllib3.exceptions.ProtocolError, "truncated"),
+    (sdks.cohere_chat, "status=429", cohere.TooManyRequestsError, "upstream_refused"),
+    (sdks.cohere_chat_stream, "status=503", cohere.ServiceUnavailableError, "upstream_failed"),
+    (sdks.cohere_chat_stream, "error-event@3", RuntimeError, "stream_failed"),
+    (sdks.cohere_chat_stream, "cut@3", httpx.RemoteProtocolError, "truncated"),
+    (sdks.cohere_rerank, "status=400", cohere.BadRequestError, "upstream_refused"),
 ]
 
 
 def status_of(error: Exception) -> int:
+    if isinstance(error, ClientError):
+        return error.response["ResponseMetadata"]["HTTPStatusCode"]
     return error.code if isinstance(error, google_errors.APIError) else error.status_code
 
 
@@ -263,6 +288,8 @@ NOBODY_THERE = [
     (sdks.google_generate_stream, google_errors.ServerError),
     (sdks.anthropic_events, anthropic.InternalServerError),
     (sdks.ollama_chat_stream, ollama.ResponseError),
+    (sdks.bedrock_converse_stream, ClientError),
+    (sdks.cohere_chat_stream, cohere.core.api_error.ApiError),
 ]
 
 
@@ -276,7 +303,7 @@ def test_our_own_error(tmp_path, ask, exception):
     line = seen.only(dialect=WAYS[ask].dialect, code=502, outcome="upstream_failed", model_requested=programs.MODEL)
     assert status_of(raised.value) == 502
     assert "streamgauge" in str(raised.value)
-    if exception is not ollama.ResponseError:  # it keeps nothing but the text
+    if exception not in (ollama.ResponseError, ClientError):  # they keep nothing but the text
         assert line["request_id"] in str(getattr(raised.value, "body", None) or raised.value.details)
 
 
@@ -331,3 +358,35 @@ def test_each_try_counts(simulated, tmp_path, ask):
         seen = Seen(sidecar, started=2)
     assert [(line["code"], line["outcome"]) for line in seen.log] == [(503, "upstream_failed")] * 2
     assert seen.page.only("requests_total", code="503") == 2
+
+
+def test_signatures_stay_valid(tmp_path):
+    """AWS's clients sign the path, the host, headers and the body: what the upstream gets must still be signed so."""
+    asked = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(403)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-pro-v1:0"
+    with programs.sidecar(server.server_address, tmp_path) as sidecar:
+        with pytest.raises(ClientError):
+            Clients(sidecar.url).bedrock.converse(**{**sdks.CONVERSE, "modelId": arn})
+        seen = Seen(sidecar, started=1)
+    server.shutdown()
+    seen.only(dialect="bedrock", code=403, model_requested="us.amazon.nova-pro-v1:0")
+    ((path, headers, body),) = asked
+    names = {name.lower(): value for name, value in headers.items()}
+    signed, signature = re.search("SignedHeaders=([^,]+), Signature=(.+)", names["authorization"]).groups()
+    request = AWSRequest("POST", f"http://{names['host']}{path}", {n: names[n] for n in signed.split(";")}, body)
+    request.context["timestamp"] = names["x-amz-date"]
+    auth = SigV4Auth(Credentials("AKIDNOTAKEY", KEY), "bedrock", "us-east-1")
+    assert auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request) == signature

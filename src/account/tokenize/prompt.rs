@@ -35,27 +35,30 @@ mod tool {
 const PICTURE_LOW: u64 = 85;
 const PICTURE: u64 = 765;
 
-/// How many tokens a request's prompt is. Exact for the text of OpenAI's chats without tools and pictures, and for
+/// How many tokens a request's prompt is; none where nothing in it can be counted. Exact for the text of OpenAI's chats without tools and pictures, and for
 /// prompts without messages; else what the tables say, as an estimate.
 ///
 /// `is_openai`: whether the tokenizer's model takes [`CHAT`]'s format; other models have templates of their own.
-pub fn count(tokenizer: &Tokenizer, is_openai: bool, body: &Value) -> Counted {
-    let (mut all, mut messages, mut tools) = (Counted::NONE, 0_u64, 0_u64);
+pub fn count(tokenizer: &Tokenizer, is_openai: bool, body: &Value) -> Option<Counted> {
+    let (mut all, mut messages, mut tools, mut any) = (Counted::NONE, 0_u64, 0_u64, false);
     let mut add = |counted: Counted| all = all.plus(counted);
-    pieces(body, &mut |piece| match piece {
-        Piece::Message => {
-            messages += 1;
-            add(Counted { tokens: CHAT.message, exact: is_openai });
+    pieces(body, &mut |piece| {
+        any |= piece != Piece::Other;
+        match piece {
+            Piece::Message => {
+                messages += 1;
+                add(Counted { tokens: CHAT.message, exact: is_openai });
+            }
+            Piece::Sender => add(Counted { tokens: CHAT.sender, exact: is_openai }),
+            Piece::Text(text) => add(tokenizer.count(text)),
+            Piece::Ids(tokens) => add(Counted { tokens, exact: true }),
+            Piece::Tool(tool) => {
+                tools += 1;
+                add(Counted::estimated(self::tool(tokenizer, &tool)));
+            }
+            Piece::Picture { low } => add(Counted::estimated(if low { PICTURE_LOW } else { PICTURE })),
+            Piece::Other => add(Counted::estimated(0)),
         }
-        Piece::Sender => add(Counted { tokens: CHAT.sender, exact: is_openai }),
-        Piece::Text(text) => add(tokenizer.count(text)),
-        Piece::Ids(tokens) => add(Counted { tokens, exact: true }),
-        Piece::Tool(tool) => {
-            tools += 1;
-            add(Counted::estimated(self::tool(tokenizer, &tool)));
-        }
-        Piece::Picture { low } => add(Counted::estimated(if low { PICTURE_LOW } else { PICTURE })),
-        Piece::Other => add(Counted::estimated(0)),
     });
     if messages > 0 {
         add(Counted { tokens: CHAT.answer, exact: is_openai });
@@ -63,7 +66,7 @@ pub fn count(tokenizer: &Tokenizer, is_openai: bool, body: &Value) -> Counted {
     if tools > 0 {
         add(Counted::estimated(tool::ALL));
     }
-    all
+    any.then_some(all)
 }
 
 /// A tool by OpenAI's table, which knows flat parameters.
@@ -96,7 +99,7 @@ mod tests {
     use crate::account::tokenize::Encoding;
 
     fn counted(encoding: Encoding, body: &Value) -> Counted {
-        count(&Tokenizer::of_encoding(encoding), true, body)
+        count(&Tokenizer::of_encoding(encoding), true, body).unwrap()
     }
 
     /// The example of OpenAI's cookbook, with what their API reports for it.
@@ -112,6 +115,15 @@ mod tests {
         ]});
         assert_eq!(counted(Encoding::Cl100kBase, &body), Counted { tokens: 129, exact: true });
         assert_eq!(counted(Encoding::O200kBase, &body), Counted { tokens: 124, exact: true });
+    }
+
+    #[test]
+    fn what_has_no_text_is_not_no_tokens() {
+        let tokenizer = Tokenizer::of_encoding(Encoding::O200kBase);
+        let numbers = json!({"inputs": [{"datatype": "INT32", "shape": [2], "data": [1, 2]}]});
+        assert_eq!(count(&tokenizer, true, &numbers), None);
+        assert_eq!(count(&tokenizer, true, &json!({"model": "m"})), None);
+        assert_eq!(count(&tokenizer, true, &json!({"prompt": ""})), Some(Counted::NONE));
     }
 
     /// The cookbook's example with a tool.
@@ -144,7 +156,7 @@ mod tests {
     fn what_is_not_in_a_table_makes_an_estimate() {
         let tokenizer = Tokenizer::of_encoding(Encoding::O200kBase);
         let chat = json!({"messages": [{"role": "user", "content": "hi"}]});
-        assert!(!count(&tokenizer, false, &chat).exact, "another model's template");
+        assert!(!count(&tokenizer, false, &chat).unwrap().exact, "another model's template");
         let picture = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]});
         assert_eq!(counted(Encoding::O200kBase, &picture).tokens, 3 + 1 + PICTURE + 3);
     }

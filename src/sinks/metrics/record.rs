@@ -89,7 +89,7 @@ impl Metrics {
             .with(Label::Tenant, tenant.as_ref().map_or(OTHER, Name::as_str))
             .with(Label::Model, model.as_ref().map_or(OTHER, Name::as_str))
             .with(Label::Upstream, origin.upstream.as_str())
-            .with(Label::Dialect, origin.dialect.0)
+            .with(Label::Dialect, accepted.ask.dialect.unwrap_or(origin.dialect).0)
             .with(Label::InputBand, accepted.ask.input_band.label());
         let trail = Trail {
             trace_id: origin.trace_id.as_ref(),

@@ -111,7 +111,7 @@ fn origin(tenant: &str, started: Moment) -> Origin {
 }
 
 fn accepted(model: ModelNames) -> Accepted {
-    let ask = Ask { input_band: InputBand::Le1k, text_bytes: None, max_output: None };
+    let ask = Ask { dialect: None, input_band: InputBand::Le1k, text_bytes: None, max_output: None };
     Accepted { model, ask, sent: None }
 }
 
