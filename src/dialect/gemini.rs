@@ -136,6 +136,7 @@ impl Dialect for Gemini {
             ..Answer::default()
         };
         answer.tell(emit);
+        // Half a body is not the end, even of a prompt that is blocked.
         if members.is_complete() {
             emit(Signal::Done);
         }
@@ -146,9 +147,10 @@ impl Dialect for Gemini {
             return; // some gateways add it
         }
         let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
-            Some(answer) => answer.tell(emit),
-            None => emit(Signal::Undecodable),
+        let answer = text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok());
+        let Some(answer) = answer else { return emit(Signal::Undecodable) };
+        if answer.tell(emit) {
+            emit(Signal::Done);
         }
     }
 
@@ -261,29 +263,29 @@ struct Blob<'a> {
 }
 
 impl Answer<'_> {
-    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
+    /// Whether that was all: no candidate comes.
+    fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) -> bool {
         if let Some(model) = self.model_version.as_str() {
             emit(Signal::Model(model));
         }
         if let Some(id) = self.response_id.as_str() {
             emit(Signal::UpstreamId(id));
         }
-        for candidate in self.candidates.iter() {
-            candidate.tell(emit);
-        }
+        self.candidates.iter().for_each(|candidate| candidate.tell(emit));
         if let Some(usage) = &self.usage_metadata {
             usage.tell(emit);
         }
         if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            return emit(Signal::Failed(&error_class(error.get())));
+            emit(Signal::Failed(&error_class(error.get())));
+            return false;
         }
-        let feedback = self.prompt_feedback.map(RawValue::get);
-        let feedback = feedback.and_then(|json| serde_json::from_str::<Feedback<'_>>(json).ok());
-        if feedback.is_some_and(|feedback| feedback.block_reason.as_str().is_some()) {
-            // No candidate comes.
+        let feedback = self.prompt_feedback.and_then(|json| serde_json::from_str(json.get()).ok());
+        let is_blocked =
+            feedback.is_some_and(|feedback: Feedback<'_>| feedback.block_reason.as_str().is_some());
+        if is_blocked {
             emit(Signal::Finish { choice: 0, reason: FinishReason::ContentFilter });
-            emit(Signal::Done);
         }
+        is_blocked
     }
 }
 

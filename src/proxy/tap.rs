@@ -39,6 +39,10 @@ pub(super) struct ResponseTap {
     unseen: Vec<(Bytes, Moment)>,
     /// The task has been woken to look at them.
     woken: bool,
+    /// Something was handed over, the head at first, that the library may not have written.
+    unwritten: bool,
+    /// What broke the answer while something was.
+    broken: Option<TapError>,
 }
 
 const UNSEEN: usize = 16; // frames; more come only when the upstream is faster than the client
@@ -79,6 +83,8 @@ impl ResponseTap {
             lease: Some(lease),
             unseen: Vec::new(),
             woken: false,
+            unwritten: true,
+            broken: None,
         };
         if tap.is_end_stream() {
             tap.finish(Ending::Clean);
@@ -214,11 +220,8 @@ impl ResponseTap {
     }
 }
 
-impl Body for ResponseTap {
-    type Data = Bytes;
-    type Error = TapError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+impl ResponseTap {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         loop {
             if self.woken {
                 self.look();
@@ -243,9 +246,34 @@ impl Body for ResponseTap {
             }
         }
     }
+}
+
+impl Body for ResponseTap {
+    type Data = Bytes;
+    type Error = TapError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = self.poll_next(cx);
+        let was_unwritten = std::mem::replace(&mut self.unwritten, polled.is_ready());
+        match polled {
+            Poll::Ready(Some(Err(error))) if was_unwritten => {
+                // At an error the library throws away what it has not written; when it has to wait it writes first. A
+                // client whose connection takes no more loses the rest all the same.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.has_ended() && self.injection.as_ref().is_none_or(|injection| injection.is_empty())
+        self.broken.is_none()
+            && self.has_ended()
+            && self.injection.as_ref().is_none_or(|injection| injection.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {

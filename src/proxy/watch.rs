@@ -333,13 +333,19 @@ impl Recording {
 
     /// The exchange has ended, at this moment.
     pub(super) fn finish_at(mut self, ending: Ending, now: Moment) {
-        self.ending = Some((ending, now));
+        // Our cut takes an HTTP/2 connection away from its streams, which look then as if the client had hung up.
+        let is_cut = ending == Ending::ClientGone && self.is_cutting();
+        self.ending = Some((if is_cut { Ending::Drained } else { ending }, now));
+    }
+
+    fn is_cutting(&self) -> bool {
+        self.watch.proxy.is_cutting.load(Ordering::Relaxed)
     }
 
     /// How an exchange ended whose recording was dropped: with its task, by a shutdown, a panic or, as a
     /// rule, because the client is gone.
     fn ending_of_drop(&self) -> Ending {
-        if self.watch.proxy.is_cutting.load(Ordering::Relaxed) {
+        if self.is_cutting() {
             Ending::Drained
         } else if std::thread::panicking() {
             Ending::SidecarFailed

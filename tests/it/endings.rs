@@ -101,6 +101,32 @@ async fn truncated() {
     check(&sidecar, "truncated", Some(200)).await;
 }
 
+/// An upstream that writes and dies at once: both are there when the sidecar looks.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_break_reaches_the_client() {
+    let events = [chunk(&token("a")), chunk(&token("b"))].concat();
+    let injecting = "upstreams: [{name: default, url: 'http://upstream:8000', inject_usage: true}]";
+    for config in [ONE_UPSTREAM, injecting] {
+        for body in ["", events.as_str()] {
+            let (sidecar, mut upstream) = Sidecar::start(config);
+            let mut client = sidecar.connect();
+            client.write(post(STREAM_REQUEST)).await;
+            let mut server = upstream.accept().await;
+            server.read_to("\"hi\"}]}").await;
+            server.write(format!("{STREAM_HEAD}{body}")).await;
+            drop(server);
+            let came = client.read_to_close().await;
+            assert!(
+                came.starts_with("HTTP/1.1 200 ") && came.ends_with(&format!("\r\n\r\n{body}")),
+                "{came:?}"
+            );
+            let line = check(&sidecar, "truncated", Some(200)).await;
+            let sent = if body.is_empty() { 0 } else { token("a").len() + token("b").len() };
+            assert_eq!(line["bytes_out"], sent, "{config}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn truncated_though_it_closed_cleanly() {
     let (sidecar, _upstream, mut client, mut server) = streaming().await;

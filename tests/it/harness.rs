@@ -194,6 +194,11 @@ impl Upstream {
         Wire(self.0.recv().await.unwrap())
     }
 
+    /// The next connection, as long as there is a sidecar to make one.
+    pub(crate) async fn next(&mut self) -> Option<Wire> {
+        self.0.recv().await.map(Wire)
+    }
+
     /// Whether a connection was made that nobody has accepted.
     pub(crate) fn has_more(&mut self) -> bool {
         !self.0.is_empty()

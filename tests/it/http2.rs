@@ -106,6 +106,45 @@ async fn an_http2_client_before_an_http1_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_came_before_a_break_reaches_an_http2_client() {
+    let (sidecar, mut upstream) = Sidecar::start(ONE_UPSTREAM);
+    let mut client = client(&sidecar).await;
+    let sending = client.send_request(request(STREAM_REQUEST));
+    let serving = async {
+        let mut server = upstream.accept().await;
+        server.read_to(STREAM_REQUEST).await;
+        server.write(format!("{STREAM_HEAD}{}", chunk(&token("a")))).await;
+    };
+    let (response, ()) = tokio::join!(sending, serving);
+    let mut body = response.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), token("a"));
+    assert!(body.frame().await.unwrap().is_err(), "the client must see the break");
+    assert_eq!(sidecar.exchange().await["outcome"], "truncated");
+}
+
+/// The cut takes the connection away, which looks to a request that waits as if its client had hung up.
+#[tokio::test(start_paused = true)]
+async fn what_our_shutdown_cuts_of_an_http2_connection_is_drained() {
+    let limited = format!("{ONE_UPSTREAM}limits: [{{tokens_per_minute: 1000, action: delay}}]\n");
+    let (sidecar, mut upstream) = Sidecar::start(&limited);
+    let mut client = client(&sidecar).await;
+    let asking: Vec<_> = (0..2)
+        .map(|_| {
+            let body = r#"{"model":"m","max_tokens":900,"messages":[{"role":"user","content":"hi"}]}"#;
+            sidecar.beside(client.send_request(request(body)))
+        })
+        .collect();
+    let _server = upstream.accept().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    sidecar.cut();
+    for asked in asking {
+        assert!(asked.await.unwrap().is_err());
+    }
+    let outcomes: Vec<_> = sidecar.exchanges().await.iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["drained", "drained"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn http2_on_both_sides_with_trailers_as_grpc_has_them() {
     let (sidecar, mut upstream) = Sidecar::start(OVER_HTTP2);
     let mut client = client(&sidecar).await;

@@ -65,8 +65,8 @@ pub(super) struct Panel {
     /// Of the lowest, from minus infinity on, only the colour counts. None: a number that is neither good nor bad.
     pub(super) steps: &'static [Step],
     pub(super) decimals: Option<u32>,
-    /// Units of a table's columns that differ from the panel's.
-    pub(super) columns: &'static [(&'static str, &'static str)],
+    /// Units and decimals of a table's columns that differ from the panel's.
+    pub(super) columns: &'static [(&'static str, &'static str, u32)],
 }
 
 impl Panel {
@@ -109,7 +109,7 @@ impl Panel {
         Self { decimals: Some(decimals), ..self }
     }
 
-    pub(super) const fn columns(self, columns: &'static [(&'static str, &'static str)]) -> Self {
+    pub(super) const fn columns(self, columns: &'static [(&'static str, &'static str, u32)]) -> Self {
         Self { columns, ..self }
     }
 }

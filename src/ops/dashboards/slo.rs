@@ -94,7 +94,7 @@ const WHO: &[Panel] = &[
         ],
     )
     .width(16)
-    .columns(&[("budget left", "percentunit")])
+    .columns(&[("budget left", "percentunit", 1)])
     .decimals(0)
     .nothing(NO_SLOS),
     Panel::new(
@@ -112,6 +112,6 @@ const WHO: &[Panel] = &[
             ),
         ],
     )
-    .columns(&[("objective", "percentunit")])
+    .columns(&[("time", "s", 2), ("objective", "percentunit", 3)])
     .nothing(NO_SLOS),
 ];

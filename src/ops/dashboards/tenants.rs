@@ -27,6 +27,17 @@ const LIMITS: &[Panel] = &[
         "streamgauge_tpm_used / streamgauge_tpm_limit. model *: of all models together.",
         &[query("max by (tenant, model) (streamgauge_tpm_used / streamgauge_tpm_limit)", "{{tenant}}, {{model}}")],
     )
+    .width(16)
+    .nothing(NO_LIMITS),
+    Panel::new(
+        Stat,
+        "Worst share now",
+        "percentunit",
+        "streamgauge_tpm_used / streamgauge_tpm_limit. Orange from 90 % on, where StreamgaugeLimitNearExhaustion fires.",
+        &[query("max(streamgauge_tpm_used / streamgauge_tpm_limit)", "used")],
+    )
+    .width(8)
+    .steps(USED)
     .nothing(NO_LIMITS),
     Panel::new(
         Table,
@@ -44,19 +55,9 @@ const LIMITS: &[Panel] = &[
             ),
         ],
     )
-    .width(10)
-    .columns(&[("share", "percentunit"), ("exhausted in", "s")])
+    .width(24)
+    .columns(&[("share", "percentunit", 1), ("exhausted in", "s", 1)])
     .decimals(0)
-    .nothing(NO_LIMITS),
-    Panel::new(
-        Stat,
-        "Worst share now",
-        "percentunit",
-        "streamgauge_tpm_used / streamgauge_tpm_limit. Orange from 90 % on, where StreamgaugeLimitNearExhaustion fires.",
-        &[query("max(streamgauge_tpm_used / streamgauge_tpm_limit)", "used")],
-    )
-    .width(6)
-    .steps(USED)
     .nothing(NO_LIMITS),
 ];
 

@@ -234,9 +234,9 @@ fn custom(panel: &Panel) -> Value {
 const COLUMNS: [(&str, u32); 9] = [
     ("code", 60),
     ("currency", 85),
-    ("kind", 105),
+    ("kind", 90),
     ("period", 75),
-    ("slo", 100),
+    ("slo", 90),
     ("tenant", 105),
     ("model", 125),
     ("alternative", 125),
@@ -245,15 +245,23 @@ const COLUMNS: [(&str, u32); 9] = [
 
 /// Columns of other units, and narrow ones; what is promised is dashed.
 fn overrides(panel: &Panel) -> Vec<Value> {
-    let column = |(name, unit): &(&str, &str)| {
+    let column = |(name, unit, decimals): &(&str, &str, u32)| {
         json!({
             "matcher": {"id": "byName", "options": name},
-            "properties": [{"id": "unit", "value": unit}, {"id": "decimals", "value": 1}],
+            "properties": [
+                {"id": "unit", "value": unit}, {"id": "decimals", "value": decimals},
+                {"id": "custom.width", "value": (9 * name.len()).max(85)},
+            ],
         })
     };
     let mut overrides: Vec<Value> = panel.columns.iter().map(column).collect();
     let groups_by = |label: &str| panel.queries.iter().any(|query| query.expr.contains(label));
     if panel.kind == Kind::Table {
+        // What the panel says where it is empty is not what a cell says.
+        overrides.push(json!({
+            "matcher": {"id": "byRegexp", "options": "/.*/"},
+            "properties": [{"id": "noValue", "value": "–"}],
+        }));
         overrides.extend(COLUMNS.iter().filter(|(label, _)| groups_by(label)).map(|(label, width)| {
             json!({
                 "matcher": {"id": "byName", "options": label},
