@@ -147,13 +147,10 @@ impl Dialect for Gemini {
             return; // some gateways add it
         }
         let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
-            Some(answer) => {
-                if answer.tell(emit) {
-                    emit(Signal::Done);
-                }
-            }
-            None => emit(Signal::Undecodable),
+        let answer = text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok());
+        let Some(answer) = answer else { return emit(Signal::Undecodable) };
+        if answer.tell(emit) {
+            emit(Signal::Done);
         }
     }
 
@@ -274,9 +271,7 @@ impl Answer<'_> {
         if let Some(id) = self.response_id.as_str() {
             emit(Signal::UpstreamId(id));
         }
-        for candidate in self.candidates.iter() {
-            candidate.tell(emit);
-        }
+        self.candidates.iter().for_each(|candidate| candidate.tell(emit));
         if let Some(usage) = &self.usage_metadata {
             usage.tell(emit);
         }
@@ -284,9 +279,9 @@ impl Answer<'_> {
             emit(Signal::Failed(&error_class(error.get())));
             return false;
         }
-        let feedback = self.prompt_feedback.map(RawValue::get);
-        let feedback = feedback.and_then(|json| serde_json::from_str::<Feedback<'_>>(json).ok());
-        let is_blocked = feedback.is_some_and(|feedback| feedback.block_reason.as_str().is_some());
+        let feedback = self.prompt_feedback.and_then(|json| serde_json::from_str(json.get()).ok());
+        let is_blocked =
+            feedback.is_some_and(|feedback: Feedback<'_>| feedback.block_reason.as_str().is_some());
         if is_blocked {
             emit(Signal::Finish { choice: 0, reason: FinishReason::ContentFilter });
         }

@@ -228,39 +228,7 @@ impl Observer {
     pub fn finish(&mut self, ending: Ending, at: Moment) -> Box<Observation> {
         self.seen.clocks.ended = at;
         self.read_request();
-        match std::mem::replace(&mut self.answer, Answer::Opaque) {
-            Answer::Stream(sse) if ending == Ending::Clean => {
-                sse.finish(&mut |framed| {
-                    self.framed(&framed, at);
-                });
-            }
-            Answer::Frames(frames) if ending == Ending::Clean => {
-                frames.finish(&mut |framed| {
-                    self.framed(&framed, at);
-                });
-            }
-            Answer::Lines(lines) if ending == Ending::Clean => {
-                lines.finish(&mut |framed| {
-                    self.framed(&framed, at);
-                });
-            }
-            Answer::Elements(array) if ending == Ending::Clean => {
-                array.finish(&mut |framed| {
-                    self.framed(&framed, at);
-                });
-            }
-            Answer::Whole(skim) => {
-                let members = skim.finish();
-                if let Some(dialect) = self.dialect {
-                    self.tell(Step::Body, at);
-                    dialect.body(&members, &mut |signal| {
-                        self.take(&signal);
-                    });
-                    self.tell(Step::Read, at);
-                }
-            }
-            _ => {}
-        }
+        self.read_end(ending, at);
         let ends_unmarked = self.dialect.is_some_and(Dialect::ends_without_mark);
         self.seen.closure.terminal |= ends_unmarked && ending == Ending::Clean && self.seen.streamed;
         self.seen.choices = self.choices();

@@ -4,7 +4,7 @@
 use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
-use crate::exchange::Unobserved;
+use crate::exchange::{Ending, Unobserved};
 use crate::wire::{Decoder, Encoding, Event, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
@@ -168,6 +168,33 @@ impl Observer {
         }
     }
 
+    /// The body has ended: what only its end completes.
+    pub(super) fn read_end(&mut self, ending: Ending, at: Moment) {
+        let is_clean = ending == Ending::Clean;
+        let answer = std::mem::replace(&mut self.answer, Answer::Opaque);
+        let emit = &mut |framed: Framed<'_>| {
+            self.framed(&framed, at);
+        };
+        match answer {
+            Answer::Stream(sse) if is_clean => sse.finish(emit),
+            Answer::Lines(lines) if is_clean => lines.finish(emit),
+            Answer::Elements(array) if is_clean => array.finish(emit),
+            Answer::Frames(frames) if is_clean => frames.finish(emit),
+            Answer::Whole(skim) => self.read_whole(*skim, at),
+            _ => {}
+        }
+    }
+
+    fn read_whole(&mut self, skim: Skim, at: Moment) {
+        let Some(dialect) = self.dialect else { return };
+        let members = skim.finish();
+        self.tell(Step::Body, at);
+        dialect.body(&members, &mut |signal| {
+            self.take(&signal);
+        });
+        self.tell(Step::Read, at);
+    }
+
     /// What a 2xx body is whose declared type does not tell, by its first byte that is no white space.
     fn guess(&mut self, first: u8, binary: bool) -> Answer {
         let asks_stream = self.seen.request.as_ref().is_some_and(|facts| facts.stream);
@@ -225,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::dialect;
-    use crate::exchange::{Ending, Outcome};
+    use crate::exchange::Outcome;
     use crate::observe::Observation;
     use crate::wire::Budget;
 
