@@ -144,14 +144,22 @@ pub enum ObservationFailure {
     Decompression,
     /// An event was longer than the decoder holds.
     EventTooLarge,
+    /// The rest of a session over WebSocket was not read: it was no WebSocket, or more responses were open than are kept.
+    Frames,
     /// The observer panicked.
     Panic,
 }
 
 impl ObservationFailure {
     /// All of them, in the order of the exposition.
-    pub const ALL: [ObservationFailure; 5] =
-        [Self::CaptureOverflow, Self::DecoderMemory, Self::Decompression, Self::EventTooLarge, Self::Panic];
+    pub const ALL: [ObservationFailure; 6] = [
+        Self::CaptureOverflow,
+        Self::DecoderMemory,
+        Self::Decompression,
+        Self::EventTooLarge,
+        Self::Frames,
+        Self::Panic,
+    ];
 
     /// The value of the label `reason`.
     pub const fn label(self) -> &'static str {
@@ -160,6 +168,7 @@ impl ObservationFailure {
             Self::DecoderMemory => "decoder_memory",
             Self::Decompression => "decompression",
             Self::EventTooLarge => "event_too_large",
+            Self::Frames => "frames",
             Self::Panic => "panic",
         }
     }
@@ -235,7 +244,8 @@ impl Vitals {
             ObservationFailure::DecoderMemory => &self.failures[1],
             ObservationFailure::Decompression => &self.failures[2],
             ObservationFailure::EventTooLarge => &self.failures[3],
-            ObservationFailure::Panic => &self.failures[4],
+            ObservationFailure::Frames => &self.failures[4],
+            ObservationFailure::Panic => &self.failures[5],
         }
     }
 

@@ -56,6 +56,83 @@ const GEMINI: &[&str] = &[
     r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}],"role":"model"},"index":0}],"modelVersion":"m"}"#,
 ];
 
+const REALTIME: &[&str] = &[
+    r#"{"type":"response.output_text.delta","event_id":"e","response_id":"resp_1","item_id":"i","output_index":0,"content_index":0,"delta":" word"}"#,
+    r#"{"type":"response.output_audio.delta","event_id":"e","response_id":"resp_1","item_id":"i","output_index":0,"content_index":0,"delta":"AAECAwQFBgcICQ=="}"#,
+    r#"{"type":"input_audio_buffer.committed","event_id":"e","item_id":"i"}"#,
+];
+
+#[cfg(test)]
+mod session {
+    use std::sync::Arc;
+
+    use flate2::{Compress, Compression, FlushCompress};
+    use streamgauge::clock::Moment;
+    use streamgauge::dialect::conversation;
+    use streamgauge::exchange::Ending;
+    use streamgauge::observe::{Head, Observer, Session, Side, Start, Turn};
+    use streamgauge::wire::Budget;
+    use streamgauge::wire::websocket::Extensions;
+
+    /// A response of a session; counts nothing.
+    struct Response(Observer);
+
+    impl Turn for Response {
+        fn asked(&mut self, _: Option<&[u8]>, at: Moment) {
+            self.0.request_end(at);
+        }
+
+        fn head(&mut self, head: &Head<'_>, at: Moment) {
+            self.0.head(head, at);
+        }
+
+        fn message(&mut self, message: &[u8], at: Moment) {
+            self.0.response_chunk(message, at);
+        }
+
+        fn skipped(&mut self, _: Moment) {}
+
+        fn lost(&mut self) {}
+
+        fn finish(self, _: Ending, _: Moment) {}
+    }
+
+    /// What so many messages of a session allocate, each like the one before; how much they are compressed may differ.
+    pub(super) fn allocated(event: &str, deflates: bool) -> u64 {
+        let conversation = conversation::find("/v1/realtime").unwrap();
+        let agreed = Extensions::of(deflates.then_some("permessage-deflate")).unwrap();
+        let budget = Arc::new(Budget::new(1 << 20));
+        let mut session = Session::new(conversation, conversation.asked(None), agreed, &budget);
+        let mut compress = Compress::new(Compression::fast(), false);
+        let mut frame = |text: &str| {
+            let mut payload = text.as_bytes().to_vec();
+            if deflates {
+                payload = Vec::with_capacity(4096);
+                compress.compress_vec(text.as_bytes(), &mut payload, FlushCompress::Sync).unwrap();
+                payload.truncate(payload.len() - 4);
+            }
+            let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+            [&[if deflates { 0xC1 } else { 0x81 }, 126], length.as_slice(), &payload].concat()
+        };
+        let created = frame(r#"{"type":"response.created","response":{"id":"resp_1"}}"#);
+        let frames: Vec<_> = (0..102).map(|_| frame(event)).collect();
+        let mut push = |bytes: &[u8]| {
+            let dialect = Ok(conversation.dialect);
+            let begin = &mut |_: Start<'_>| Response(Observer::new(dialect, Moment::default()));
+            session.push(Side::Server, bytes, Moment::default(), begin).unwrap();
+        };
+        push(&created);
+        let mut in_halves = |frame: &Vec<u8>| {
+            let (first, second) = frame.split_at(frame.len() / 2);
+            push(first);
+            push(second);
+        };
+        let (warm, measured) = frames.split_at(2);
+        warm.iter().for_each(&mut in_halves);
+        allocation_counter::measure(|| measured.iter().for_each(&mut in_halves)).count_total
+    }
+}
+
 const COHERE: &[&str] = &[
     r#"{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":" compass"}}}}"#,
     r#"{"index":1,"delta":{"message":{"content":{"thinking":"h\"m"}}},"type":"content-delta"}"#,
@@ -100,6 +177,11 @@ const SGLANG: &str = "/generate";
 
 #[test]
 fn a_token_event_allocates_nothing() {
+    for event in REALTIME {
+        for deflates in [false, true] {
+            assert_eq!(session::allocated(event, deflates), 0, "{event}");
+        }
+    }
     for (path, content_type, [before, behind], events) in STREAMS {
         for event in *events {
             allocates_nothing(path, content_type, format!("{before}{event}{behind}").as_bytes());

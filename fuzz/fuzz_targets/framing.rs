@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use streamgauge::dialect::DIALECTS;
+use streamgauge::dialect::conversation::{self, CONVERSATIONS};
 use streamgauge::wire::encoding::MEMORY_IN_ALL;
+use streamgauge::wire::websocket::{Extensions, Message};
 use streamgauge::wire::{
-    Budget, Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Wanted, event_stream,
+    Budget, Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Wanted, WebSocket, event_stream,
 };
 
 fuzz_target!(|input: &[u8]| {
     let [which, place, bytes @ ..] = input else { return };
     let cut = bytes.len() * usize::from(*place) / 255;
     let pieces = [&bytes[..cut], &bytes[cut..]];
-    match which % 11 {
+    match which % 14 {
         0 => framed::<Sse>(bytes, &pieces),
         1 => framed::<Ndjson>(bytes, &pieces),
         2 => decoded("gzip", bytes, &pieces),
@@ -27,7 +29,10 @@ fuzz_target!(|input: &[u8]| {
         7 => DIALECTS.iter().for_each(|dialect| skimmed(dialect.body_members(), bytes, &pieces)),
         8 => framed::<JsonArray>(bytes, &pieces),
         9 => framed::<EventStream>(bytes, &pieces),
-        _ => sealed(bytes, *place),
+        10 => sealed(bytes, *place),
+        11 => assert_eq!(messages("", &[bytes]), messages("", &pieces)),
+        12 => messages_of_bombs(bytes, &pieces),
+        _ => told(bytes),
     }
 });
 
@@ -102,6 +107,37 @@ fn decoded(name: &str, bytes: &[u8], pieces: &[&[u8]]) {
     if whole.1 && cut.1 {
         assert_eq!(whole.0, cut.0);
     }
+}
+
+/// The messages of one direction of a WebSocket, and whether it could be read to the end.
+fn messages(extensions: &str, pieces: &[&[u8]]) -> (Vec<Option<Vec<u8>>>, bool) {
+    let agreed = Extensions::of([extensions]).unwrap_or_default();
+    let mut socket = WebSocket::of_client(agreed, &Arc::new(Budget::new(MEMORY_IN_ALL)));
+    let mut messages = Vec::new();
+    let mut take = |message: Message<'_>| {
+        messages.push(match message {
+            Message::Data(data) | Message::Ping(data) => Some(data.to_vec()),
+            Message::TooLarge | Message::Close => None,
+        });
+    };
+    let fine = pieces.iter().all(|piece| socket.push(piece, &mut take).is_ok());
+    (messages, fine)
+}
+
+/// Compressed ones. How far a bomb is read depends on the pieces.
+fn messages_of_bombs(bytes: &[u8], pieces: &[&[u8]]) {
+    let read = |pieces: &[&[u8]]| messages("permessage-deflate", pieces);
+    let (whole, cut) = (read(&[bytes]), read(pieces));
+    if whole.1 && cut.1 {
+        assert_eq!(whole.0, cut.0);
+    }
+}
+
+/// What a message is to its session, and what it tells.
+fn told(bytes: &[u8]) {
+    let (_, _) = (conversation::asking(bytes), conversation::told(bytes));
+    let event = streamgauge::wire::Event { name: None, data: bytes };
+    CONVERSATIONS.iter().for_each(|conversation| conversation.dialect.event(&event, &mut |_| {}));
 }
 
 fn skimmed(wanted: &'static Wanted, bytes: &[u8], pieces: &[&[u8]]) {

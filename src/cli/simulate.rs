@@ -20,7 +20,7 @@ use crate::sim::{Fault, Mishap, Profile, Settings, Sim, UsagePolicy};
     long_about = "Runs a simulated inference server that answers requests of the OpenAI, Anthropic, Gemini and Ollama APIs \
                   in the shape of real servers, at a chosen speed and with chosen faults: a target for tests, demonstrations and load tests.\n\n\
                   Paths: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages, \
-                  /api/chat, /api/generate, /v1beta/models/MODEL:generateContent, :streamGenerateContent; GET /v1/models, /health. HTTP/1.1 and HTTP/2 with prior knowledge.",
+                  /api/chat, /api/generate, /v1beta/models/MODEL:generateContent, :streamGenerateContent; GET /v1/models, /health; WebSocket /v1/realtime, /v1/responses. HTTP/1.1 and HTTP/2 with prior knowledge.",
     after_long_help = EXAMPLES,
     after_help = "See --help for the request headers and examples."
 )]

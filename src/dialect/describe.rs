@@ -129,6 +129,8 @@ const NOTES: &str = "
 - **Triton and KServe** put the model into the path. Streams have no mark of their end, so the clean end of the body is
   it. Tensors of numbers and bodies with binary tensors are passed over: their tokens are `missing`.
 - **Ollama's** durations are not used: times are measured, not believed.
+- **OpenAI Realtime** (`…/realtime`, the dialect `openai_realtime`) and the Responses API in messages are spoken over
+  WebSocket: each response is an exchange ([measurement.md](measurement.md#sessions-over-websocket)).
 - **Azure OpenAI** (`…/openai/deployments/D/chat/completions?api-version=…`, `…/openai/v1/…`) and **OpenRouter**
   (`…/api/v1/…`) are OpenAI's APIs at other paths.
 ";

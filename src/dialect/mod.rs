@@ -7,6 +7,7 @@
 mod anthropic_messages;
 mod bedrock;
 mod cohere;
+pub mod conversation;
 mod describe;
 mod gemini;
 pub mod inject;
@@ -18,6 +19,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_realtime;
 mod openai_responses;
 pub mod prompt;
 mod rerank;

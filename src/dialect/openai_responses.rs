@@ -1,4 +1,5 @@
-//! OpenAI responses: `POST …/responses`, also as vLLM, llama.cpp, Azure and gateways speak it.
+//! OpenAI responses: `POST …/responses`, also as vLLM, llama.cpp, Azure and gateways speak it; and the same events in
+//! messages over WebSocket, of which [`super::conversation`] says which belong to which response.
 //!
 //! Format: <https://platform.openai.com/docs/api-reference/responses-streaming> and what real servers were seen to
 //! send. The mark is `response.completed` or `response.incomplete`, and why it ended stands in the response itself: vLLM
@@ -196,7 +197,7 @@ impl Envelope<'_> {
 }
 
 /// The channel of a delta, by its event's name without its end. A tool's output is none of the model's tokens.
-fn channel(of: &str) -> Option<DeltaKind> {
+pub(super) fn channel(of: &str) -> Option<DeltaKind> {
     let part = of.strip_prefix("response.")?;
     Some(match part {
         "output_text" => DeltaKind::Content,
@@ -217,7 +218,7 @@ fn channel(of: &str) -> Option<DeltaKind> {
 
 /// Whether an item of the output is a call that the client is to answer. Of tools that the server runs itself the model
 /// has seen the results already.
-fn is_call(kind: &str) -> bool {
+pub(super) fn is_call(kind: &str) -> bool {
     matches!(
         kind,
         "function_call"
@@ -231,18 +232,18 @@ fn is_call(kind: &str) -> bool {
 }
 
 /// A member of an event; all of it absent where it is not there or has another form.
-fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
+pub(super) fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
     json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
 }
 
 /// An item as it begins: the name of a tool is there before its arguments.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     #[serde(borrow, rename = "type")]
-    kind: Word<'a>,
+    pub(super) kind: Word<'a>,
     #[serde(borrow)]
-    name: Option<&'a RawValue>,
+    pub(super) name: Option<&'a RawValue>,
 }
 
 /// A response: a whole answer, or what an event says of one.

@@ -29,6 +29,8 @@ pub struct Head<'a> {
     pub tier: Option<&'a str>,
     /// No body belongs to it: an answer to HEAD, 204, 304.
     pub bodiless: bool,
+    /// Its body comes in messages that are whole: it is one of a session over WebSocket.
+    pub in_messages: bool,
 }
 
 impl<'a> Head<'a> {

@@ -8,6 +8,7 @@ mod kept;
 mod observation;
 mod reader;
 mod request;
+mod session;
 mod trace;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ use reader::Answer;
 pub use head::Head;
 pub use kept::{Keeps, Kept, Output};
 pub use observation::{Observation, Text};
+pub use session::{Session, Side, Start, Turn, Unread};
 pub use trace::{Step, Trace};
 
 /// What a chunk of an answer brought.
@@ -186,8 +188,7 @@ impl Observer {
             Answer::Awaited | Answer::Unclear { .. } => {
                 self.seen.request.as_ref().is_some_and(|facts| facts.stream)
             }
-            Answer::Stream(_) | Answer::Lines(_) | Answer::Elements(_) | Answer::Frames(_) => true,
-            Answer::Whole(_) | Answer::Opaque => false,
+            answer => answer.is_stream(),
         }
     }
 
@@ -214,7 +215,7 @@ impl Observer {
         self.seen.upstream_request_id = head.request_id.map(|id| Name::bounded(id, ID_LIMIT));
         let media_type =
             head.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim_ascii();
-        self.seen.streamed = reader::stream(media_type).is_some() && !head.bodiless;
+        self.seen.streamed = (reader::stream(media_type).is_some() || head.in_messages) && !head.bodiless;
         self.answer = self.reader(head, media_type);
         self.seen.text_bytes = self.answer.is_stream().then_some(0);
         if self.dialect.is_some() {

@@ -5,7 +5,7 @@ use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
 use crate::exchange::{Ending, Unobserved};
-use crate::wire::{Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{Decoder, Encoding, Event, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) enum Answer {
     Lines(Ndjson),
     Elements(JsonArray),
     Frames(EventStream),
+    /// Each chunk is a whole event.
+    Messages,
     Whole(Box<Skim>),
     /// Passed without being read.
     Opaque,
@@ -27,7 +29,10 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Frames(_))
+        matches!(
+            self,
+            Self::Stream(_) | Self::Lines(_) | Self::Elements(_) | Self::Frames(_) | Self::Messages
+        )
     }
 }
 
@@ -47,6 +52,7 @@ impl Observer {
         self.seen.closure.observed = accepted;
         let is_json = media_type.eq_ignore_ascii_case("application/json") || media_type.ends_with("+json");
         let answer = match stream(media_type) {
+            _ if accepted && head.in_messages => Answer::Messages,
             Some(answer) if accepted => answer,
             // Its first byte tells a stream from a whole answer.
             None if is_json && accepted && dialect.streams_arrays() => Answer::Unclear { binary: false },
@@ -138,6 +144,10 @@ impl Observer {
                 array.push(bytes, &mut |framed| seen.add(self.framed(&framed, at)));
                 self.answer = Answer::Elements(array);
                 seen
+            }
+            Answer::Messages => {
+                self.answer = Answer::Messages;
+                self.framed(&Framed::Event(Event { name: None, data: bytes }), at)
             }
             Answer::Frames(mut frames) => {
                 let mut seen = Seen::default();

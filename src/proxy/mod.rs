@@ -13,6 +13,7 @@ mod pieces;
 mod pool;
 mod reply;
 mod routes;
+mod session;
 mod tap;
 mod tls;
 mod upgrade;
@@ -50,6 +51,7 @@ use admit::Applicant;
 use connect::Line;
 use deadline::Deadline;
 use reply::Trouble;
+use session::{Invitation, Sitting};
 use tap::{Reads, ResponseTap};
 use upload::Upload;
 use upstream::{Answer, SendError, Sending, Upstream};
@@ -203,7 +205,11 @@ impl Begun {
 
         let is_upgrade = headers::is_upgrade(request.version(), request.headers());
         let downstream = is_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let client = Client { version: request.version(), is_head: request.method() == http::Method::HEAD };
+        let client = Client {
+            version: request.version(),
+            is_head: request.method() == http::Method::HEAD,
+            invitation: is_upgrade.then(|| Invitation::of(&request)).flatten(),
+        };
         let (head, incoming) = request.into_parts();
         let upload = Upload::new(incoming, watch, started);
         let deadline = Deadline::new(upstream.settings.first_byte_timeout, upstream.settings.idle_timeout);
@@ -299,6 +305,8 @@ fn origin(
 struct Client {
     version: Version,
     is_head: bool,
+    /// To a session, where the answer accepts it.
+    invitation: Option<Box<Invitation>>,
 }
 
 /// What came of a request before its answer's body.
@@ -358,7 +366,10 @@ fn pass_on(
         && let Some(downstream) = downstream
     {
         let upstream = hyper::upgrade::on(&mut response);
-        upgrade::tunnel(proxy, downstream, upstream, recording);
+        let invitation = client.invitation.as_deref();
+        let begin = |invitation| Sitting::begin(proxy, invitation, &recording, response.headers());
+        let sitting = invitation.and_then(begin);
+        upgrade::tunnel(proxy, downstream, upstream, recording, sitting);
         return response.map(|_| Either::Right(Full::default()));
     }
     let (mut head, incoming) = response.into_parts();

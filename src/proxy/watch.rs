@@ -46,6 +46,10 @@ impl Watch {
         &self.live.origin
     }
 
+    pub(super) fn upstream(&self) -> &Arc<UpstreamVitals> {
+        &self.upstream
+    }
+
     /// What the part of the request told that has been seen, and the model's label by it.
     pub(super) fn asked(&self) -> (RequestFacts, Option<Name>) {
         let facts = self.observe(|observer| observer.request_so_far().map(Cow::into_owned));
@@ -102,11 +106,11 @@ impl Watch {
         self.live.set_goals(self.config.slos.goals(party, model.clone()));
     }
 
-    /// Charges a request whose limits are only observed.
-    fn observe_limits(&self) {
+    /// Charges a request that no limit has held.
+    fn charge(&self) {
         let Origin { tenant, number, dialect, .. } = &self.live.origin;
         let limits = &self.config.limits;
-        if *dialect == DialectId::UNKNOWN || !limits.watch(tenant) || limits.hold(tenant) {
+        if *dialect == DialectId::UNKNOWN || !limits.watch(tenant) {
             return;
         }
         let (facts, model) = self.asked();
@@ -159,6 +163,13 @@ impl Watch {
     }
 
     pub(super) fn request_end(&self, now: Moment) {
+        self.end_request(now);
+        if !self.config.limits.hold(&self.live.origin.tenant) {
+            self.charge();
+        }
+    }
+
+    fn end_request(&self, now: Moment) {
         let awaits = self.observe(|observer| {
             if let Some(facts) = observer.request_end(now) {
                 self.requested(facts);
@@ -168,7 +179,22 @@ impl Watch {
         self.set_goals();
         self.live.set_awaits_token(awaits.unwrap_or(false));
         self.live.reach(Stage::Sent);
-        self.observe_limits();
+    }
+
+    /// All that was asked of a response in a session, where that could be read. No limit can hold it: its bytes have
+    /// passed.
+    pub(super) fn asked_in_session(&self, message: Option<&[u8]>, at: Moment) {
+        match message {
+            Some(message) => self.request_chunk(message),
+            None => _ = self.observe(Observer::unasked),
+        }
+        self.end_request(at);
+        self.charge();
+    }
+
+    /// A message of an answer in a session was too long to be read.
+    pub(super) fn skipped(&self, at: Moment) {
+        self.observe(|observer| observer.skipped(at));
     }
 
     pub(super) fn response_chunk(&self, bytes: &[u8], at: Moment) {
@@ -248,16 +274,26 @@ impl Recording {
         config: Arc<Config>,
         upstream: Arc<UpstreamVitals>,
     ) -> Self {
+        let mut observer =
+            Observer::new(dialect, origin.started).on_path(path).within(Arc::clone(&proxy.decoders));
+        observer.request_encoding(encoding);
+        Self::begin(proxy, origin, observer, config, upstream)
+    }
+
+    /// Begins an exchange that this observer watches.
+    pub(super) fn begin(
+        proxy: &Arc<Proxy>,
+        origin: Origin,
+        observer: Observer,
+        config: Arc<Config>,
+        upstream: Arc<UpstreamVitals>,
+    ) -> Self {
         upstream.start();
         let started = origin.started;
         let place = proxy.places.clone().try_reserve_owned().ok();
         let live = Arc::new(Live::new(origin, place.is_some()));
         let in_flight_at_start = proxy.live.insert(Arc::clone(&live));
-        let mut observer = Observer::new(dialect, started)
-            .on_path(path)
-            .within(Arc::clone(&proxy.decoders))
-            .keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
-        observer.request_encoding(encoding);
+        let observer = observer.keeping(Arc::clone(&config.models) as _, Arc::clone(&proxy.kept));
         Self {
             place,
             in_flight_at_start,
@@ -312,6 +348,18 @@ impl Recording {
             watch.live.set_accepted(accepted);
         }
         watch.live.set_code(head.status);
+    }
+
+    /// No more of the answer can be read.
+    pub(super) fn lose_answer(&mut self) {
+        self.code.get_or_insert(200);
+        self.watch.observe(Observer::lost);
+        self.watch.live.set_awaits_token(false);
+    }
+
+    /// What passed in this tunnel was read.
+    pub(super) fn understood(&self) {
+        self.watch.observe(Observer::understood);
     }
 
     /// The client gets an answer of our own.

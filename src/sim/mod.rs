@@ -2,13 +2,14 @@
 //! and benchmarks, and as a target for anybody's load tests.
 //!
 //! It speaks HTTP/1.1 and HTTP/2 (prior knowledge), answers in the shapes of vLLM, Ollama, SGLang, TGI, Triton, Gemini,
-//! Bedrock, Cohere and llama.cpp (embeddings) at a speed that is set for each model, and goes wrong in the ways that
-//! real servers do. What it says is decided by a seed; all waiting is
+//! Bedrock, Cohere, llama.cpp (embeddings) and OpenAI's Realtime at a speed that is set for each model, and goes wrong in the
+//! ways that real servers do. What it says is decided by a seed; all waiting is
 //! on tokio's clock, so that a test which pauses time gets hours in milliseconds.
 //!
 //! Reading order: [`Settings`] and [`Profile`] say how it behaves, [`Fault`] what goes wrong, `script` plans one
 //! answer from them and the request's `x-sim-*` headers, `api` and a file for each API write it down, `stream` sends it in
-//! time, `server` holds connections, `rate_limit` is the limit on tokens per minute, [`traffic`] is the other side.
+//! time, `server` holds connections and `websocket` sessions, `rate_limit` is the limit on tokens per minute, [`traffic`]
+//! is the other side.
 //!
 //! Absent: no contention (each request runs at its model's speed, once it has one of the slots), no tool calls, no
 //! logprobs.
@@ -26,6 +27,7 @@ mod ollama;
 mod openai;
 mod prompt;
 mod rate_limit;
+mod realtime;
 mod responses;
 mod script;
 mod server;
@@ -37,6 +39,7 @@ mod stream;
 mod tests;
 mod tgi;
 pub mod traffic;
+mod websocket;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,6 +48,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 
@@ -63,6 +67,7 @@ pub struct Sim {
     answers: Mutex<VecDeque<Answer>>,
     limiter: rate_limit::RateLimiter,
     slots: Option<Arc<Semaphore>>,
+    sessions: TaskTracker,
 }
 
 impl Sim {
@@ -77,6 +82,7 @@ impl Sim {
             answers: Mutex::default(),
             limiter: rate_limit::RateLimiter::default(),
             slots,
+            sessions: TaskTracker::new(),
         })
     }
 

@@ -30,6 +30,7 @@ use super::script::Script;
 use super::settings::Overrides;
 use super::stats::{Ending, Ticket};
 use super::stream::{Answering, Stream, engine_failure};
+use super::websocket;
 use crate::clock::Moment;
 
 const REQUEST_LIMIT: usize = 64 << 20; // the longest prompts, and images in them
@@ -82,7 +83,7 @@ impl Sim {
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http2().max_concurrent_streams(STREAMS_LIMIT);
-        let mut connection = pin!(server.serve_connection(TokioIo::new(io), service));
+        let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(io), service));
         // How a connection ends is the client's affair, or a fault's; the answers' endings are counted.
         tokio::select! {
             _ = connection.as_mut() => {}
@@ -94,7 +95,10 @@ impl Sim {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, reset: Arc<AtomicBool>) -> Reply {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, reset: Arc<AtomicBool>) -> Reply {
+        if let Some(reply) = websocket::accept(&self, &mut request) {
+            return reply;
+        }
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
         let Some(api) = api::find(path, query) else { return self.other(request.method(), path) };
@@ -244,7 +248,7 @@ impl Sim {
         }
     }
 
-    fn unix_seconds(&self) -> u64 {
+    pub(super) fn unix_seconds(&self) -> u64 {
         let wall = self.clock.wall(self.clock.now());
         wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }

@@ -36,6 +36,14 @@ impl Answering {
         Self::Full(Some(bytes.into()))
     }
 
+    /// Tokens that every choice has sent so far; of what is no stream none is known.
+    pub(super) fn sent_tokens(&self) -> u32 {
+        match self {
+            Self::Stream(stream) => stream.position,
+            Self::Full(_) | Self::Half { .. } => 0,
+        }
+    }
+
     pub(super) fn half(bytes: Vec<u8>) -> Self {
         let mut bytes = Bytes::from(bytes);
         bytes.truncate(bytes.len() / 2);

@@ -35,7 +35,7 @@ impl Share {
         Self { budget, held: 0 }
     }
 
-    /// Takes more, so that it holds `bytes`; it never shrinks before its end. Gives whether that is within the budget.
+    /// Takes more, so that it holds `bytes`; it never shrinks by this. Gives whether that is within the budget.
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.held);
@@ -45,6 +45,13 @@ impl Share {
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
         self.held += more;
         before.saturating_add(more) <= self.budget.limit
+    }
+
+    /// Gives back what it holds beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let less = self.held.saturating_sub(bytes);
+        self.budget.held.fetch_sub(less, Ordering::Relaxed);
+        self.held -= less;
     }
 }
 

@@ -116,6 +116,20 @@ impl Decoder {
         Ok(Self { coding, share, read: 0, written: 0 })
     }
 
+    /// A decoder for bare deflate (RFC 1951) in pieces that a framing tells apart, where there is memory for it.
+    pub(super) fn bare_deflate(budget: &Arc<Budget>) -> Result<Self, Stop> {
+        let mut share = Share::of(Arc::clone(budget));
+        hold(&mut share, INFLATE_MEMORY)?;
+        Ok(Self { coding: Coding::Deflate(Inflate::bare()), share, read: 0, written: 0 })
+    }
+
+    /// A piece of bare deflate has ended. `afresh`: the next one does not refer to it.
+    pub(super) fn restart(&mut self, afresh: bool) {
+        if let Coding::Deflate(inflate) = &mut self.coding {
+            inflate.restart(afresh);
+        }
+    }
+
     /// Reads more of the body; `emit` gets all that these bytes complete, in pieces. After an error there is no
     /// more to be had; what was given out before it stands.
     pub fn push(&mut self, chunk: &[u8], emit: &mut dyn FnMut(&[u8])) -> Result<(), Stop> {

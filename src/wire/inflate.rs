@@ -16,6 +16,20 @@ pub(super) enum Inflate {
 }
 
 impl Inflate {
+    /// Bare deflate, whatever its first byte.
+    pub(super) fn bare() -> Self {
+        Self::Running(Box::new(Decompress::new(false)))
+    }
+
+    /// Begins anew as bare deflate; `afresh`: also where what came has not ended.
+    pub(super) fn restart(&mut self, afresh: bool) {
+        match self {
+            Self::Running(inflate) if afresh => inflate.reset(false),
+            Self::Running(_) => {}
+            Self::Unknown | Self::Ended => *self = Self::bare(),
+        }
+    }
+
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Stop> {
         if matches!(self, Self::Unknown) {
             let Some(first) = input.first() else { return Ok(Step::default()) };
@@ -147,7 +161,7 @@ impl Gzip {
         let there = order.iter().skip(from).find(|(flag, _)| self.flags & flag != 0);
         there.map_or_else(
             || {
-                self.inflate = Inflate::Running(Box::new(Decompress::new(false)));
+                self.inflate = Inflate::bare();
                 Part::Body
             },
             |(_, part)| *part,

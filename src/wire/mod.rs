@@ -10,6 +10,7 @@ mod members;
 pub mod ndjson;
 pub mod skim;
 pub mod sse;
+pub mod websocket;
 
 pub use budget::{Budget, Share};
 pub use encoding::{Decoder, Encoding, Stop};
@@ -20,6 +21,7 @@ pub use members::{Measure, Members, Wanted, bare_text};
 pub use ndjson::Ndjson;
 pub use skim::Skim;
 pub use sse::Sse;
+pub use websocket::WebSocket;
 
 /// One event of a stream, as its framing gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

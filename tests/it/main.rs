@@ -54,6 +54,8 @@ mod postmortem;
 #[cfg(test)]
 mod price;
 #[cfg(test)]
+mod realtime;
+#[cfg(test)]
 mod reports;
 #[cfg(test)]
 mod rules;
