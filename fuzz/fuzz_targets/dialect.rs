@@ -1,13 +1,16 @@
 //! Whatever an upstream answers to whatever a client asks: each dialect sees the same in one piece and cut in two, and what
 //! it sees means something. The first byte selects the dialect, by name; the second how the answer is framed and which
 //! status it has, the third where it is cut. The request's path and a line feed come first, then its body up to the first
-//! NUL.
+//! NUL. `STREAMGAUGE_FUZZ_ONLY` takes nothing but what selects the dialect of that name.
 
 #![no_main]
 
+#[path = "../only.rs"]
+mod only;
+
 use std::time::Duration;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{Corpus, fuzz_target};
 use streamgauge::clock::Moment;
 use streamgauge::dialect::{DIALECTS, Dialect, find};
 use streamgauge::exchange::Ending;
@@ -20,11 +23,14 @@ const CONTENT_TYPES: [&str; 6] =
     ["text/event-stream", "application/x-ndjson", "application/json", "", MESSAGES, MESSAGES];
 const SEALED: usize = 5; // the last one's messages are made here, for a checksum is hardly guessed
 
-fuzz_target!(|input: &[u8]| {
-    let [which, how, place, bytes @ ..] = input else { return };
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let [which, how, place, bytes @ ..] = input else { return Corpus::Reject };
     let mut dialects = DIALECTS.to_vec();
     dialects.sort_by_key(|dialect| dialect.id().0);
     let dialect = dialects[usize::from(*which) % dialects.len()];
+    if !only::is_wanted(dialect.id().0) {
+        return Corpus::Reject;
+    }
     let framing = usize::from(how % 6);
     let content_type = CONTENT_TYPES[framing];
     let status = [200, 200, 400, 500][usize::from(how / 6 % 4)];
@@ -53,6 +59,7 @@ fuzz_target!(|input: &[u8]| {
     let exchange = replay::settled(Ok(dialect), whole, ending);
     assert!(exchange.chunks > 0 || exchange.timing.ttft.is_none(), "{exchange:?}");
     assert!(exchange.timing.ttft.is_none_or(|ttft| ttft <= exchange.timing.duration), "{exchange:?}");
+    Corpus::Keep
 });
 
 fn observe(

@@ -1,11 +1,15 @@
 //! Whatever bytes come: every framing and encoding gives out the same for them in one piece and cut in two, and gives
-//! out no more than it may. The first byte selects which, the second where it is cut.
+//! out no more than it may. The first byte selects which, the second where it is cut. `STREAMGAUGE_FUZZ_ONLY` takes
+//! nothing but what selects the one of that name.
 
 #![no_main]
 
+#[path = "../only.rs"]
+mod only;
+
 use std::sync::Arc;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{Corpus, fuzz_target};
 use streamgauge::dialect::DIALECTS;
 use streamgauge::dialect::conversation::{self, CONVERSATIONS};
 use streamgauge::wire::encoding::MEMORY_IN_ALL;
@@ -14,26 +18,40 @@ use streamgauge::wire::{
     Budget, Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Wanted, WebSocket, event_stream,
 };
 
-fuzz_target!(|input: &[u8]| {
-    let [which, place, bytes @ ..] = input else { return };
-    let cut = bytes.len() * usize::from(*place) / 255;
-    let pieces = [&bytes[..cut], &bytes[cut..]];
-    match which % 14 {
-        0 => framed::<Sse>(bytes, &pieces),
-        1 => framed::<Ndjson>(bytes, &pieces),
-        2 => decoded("gzip", bytes, &pieces),
-        3 => decoded("deflate", bytes, &pieces),
-        4 => decoded("br", bytes, &pieces),
-        5 => decoded("zstd", bytes, &pieces),
-        6 => DIALECTS.iter().for_each(|dialect| skimmed(dialect.request_members(), bytes, &pieces)),
-        7 => DIALECTS.iter().for_each(|dialect| skimmed(dialect.body_members(), bytes, &pieces)),
-        8 => framed::<JsonArray>(bytes, &pieces),
-        9 => framed::<EventStream>(bytes, &pieces),
-        10 => sealed(bytes, *place),
-        11 => assert_eq!(messages("", &[bytes]), messages("", &pieces)),
-        12 => messages_of_bombs(bytes, &pieces),
-        _ => told(bytes),
+/// Reads bytes in one piece and in two; the byte that cuts them.
+type Check = fn(&[u8], &[&[u8]], u8);
+
+/// By name, in the order in which the first byte selects them: `scripts/fuzz` reads this.
+const FRAMINGS: &[(&str, Check)] = &[
+    ("sse", |bytes, pieces, _| framed::<Sse>(bytes, pieces)),
+    ("ndjson", |bytes, pieces, _| framed::<Ndjson>(bytes, pieces)),
+    ("json_array", |bytes, pieces, _| framed::<JsonArray>(bytes, pieces)),
+    ("event_stream", |bytes, pieces, _| framed::<EventStream>(bytes, pieces)),
+    ("event_stream_sealed", |bytes, _, place| sealed(bytes, place)),
+    ("gzip", |bytes, pieces, _| decoded("gzip", bytes, pieces)),
+    ("deflate", |bytes, pieces, _| decoded("deflate", bytes, pieces)),
+    ("br", |bytes, pieces, _| decoded("br", bytes, pieces)),
+    ("zstd", |bytes, pieces, _| decoded("zstd", bytes, pieces)),
+    ("request", |bytes, pieces, _| {
+        DIALECTS.iter().for_each(|dialect| skimmed(dialect.request_members(), bytes, pieces));
+    }),
+    ("answer", |bytes, pieces, _| {
+        DIALECTS.iter().for_each(|dialect| skimmed(dialect.body_members(), bytes, pieces));
+    }),
+    ("websocket", |bytes, pieces, _| assert_eq!(messages("", &[bytes]), messages("", pieces))),
+    ("websocket_deflate", |bytes, pieces, _| messages_of_bombs(bytes, pieces)),
+    ("conversation", |bytes, _, _| told(bytes)),
+];
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let [which, place, bytes @ ..] = input else { return Corpus::Reject };
+    let (name, check) = FRAMINGS[usize::from(*which) % FRAMINGS.len()];
+    if !only::is_wanted(name) {
+        return Corpus::Reject;
     }
+    let cut = bytes.len() * usize::from(*place) / 255;
+    check(bytes, &[&bytes[..cut], &bytes[cut..]], *place);
+    Corpus::Keep
 });
 
 /// An event's name and data; a word for what is none.
