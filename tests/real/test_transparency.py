@@ -62,15 +62,15 @@ def test_every_byte_passes_as_it_is(llama, tmp_path):
         sent = requests(sidecar.address)
         seen = {name: exchange(sidecar.address, plain).answer for name, plain in sent.items()}
 
+    statuses = {name: answer.status for name, answer in seen.items()}
     exchanges = {request.header("x-case").decode(): (request, answer) for request, answer in record.exchanges()}
-    assert exchanges.keys() == seen.keys()
+    assert exchanges.keys() == seen.keys(), statuses
     for name, received in seen.items():
         arrived, answered = exchanges[name]
         own = Message()
         assert own.push(sent[name]) == b"" and own.complete
         same(name + ": request", own, arrived)
         same(name + ": answer", answered, received)
-    statuses = {name: answer.status for name, answer in seen.items()}
     assert statuses["stream"] == 200 and statuses["bad JSON"] >= 400 and statuses["no such path"] == 404
 
 
