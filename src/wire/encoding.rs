@@ -149,8 +149,8 @@ impl Decoder {
                 hold(&mut self.share, self.coding.memory(self.written))?;
                 emit(scratch.get(..step.written).unwrap_or_default());
             }
-            let may_hold_more = step.written == scratch.len();
-            if step.ended || (rest.is_empty() && !may_hold_more) {
+            // It may hold more though there was room: a window that is full is written out first.
+            if step.ended || (rest.is_empty() && step.written == 0) {
                 return Ok(());
             }
             if step.read == 0 && step.written == 0 {
@@ -383,6 +383,20 @@ mod tests {
                 decoder.push(&encoded, &mut |piece| plain.extend_from_slice(piece)).unwrap();
                 assert_eq!(plain, *event, "{name}");
             }
+        }
+    }
+
+    /// Where the window is full in the middle of what the last byte holds, too.
+    #[test]
+    fn nothing_is_held_back_of_a_body_that_is_not_over() {
+        let body: Vec<u8> = (0..100_000_u32).map(|n| (n % 50) as u8).collect();
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(&body).unwrap();
+        let encoded = encoder.finish().unwrap();
+        for end in 0..encoded.len() {
+            let came = encoded.get(..end).unwrap();
+            let (bytewise, whole) = (decode("deflate", came.chunks(1)), decode("deflate", [came]));
+            assert_eq!((bytewise.0.len(), bytewise.1), (whole.0.len(), whole.1), "{end} bytes");
         }
     }
 

@@ -35,10 +35,11 @@ impl Sse {
         // The data of an event that has one data line, all in this chunk: the usual case, not copied.
         let mut whole: Option<&[u8]> = None;
         loop {
-            if std::mem::take(&mut self.after_cr)
-                && let Some((b'\n', after)) = rest.split_first()
+            if self.after_cr
+                && let Some((first, after)) = rest.split_first()
             {
-                rest = after;
+                self.after_cr = false;
+                rest = if *first == b'\n' { after } else { rest };
             }
             let Some(end) = memchr::memchr2(b'\n', b'\r', rest) else { break };
             let (head, tail) = rest.split_at(end);
@@ -206,6 +207,7 @@ mod tests {
     #[test]
     fn several_data_lines_are_joined_by_a_line_feed() {
         check("data: a\ndata: b\ndata:\ndata\n\n", &["-=a\nb\n\n"]);
+        check("data: a\r\ndata: b\r\ndata:\r\ndata\r\n\r\n", &["-=a\nb\n\n"]);
     }
 
     #[test]
@@ -217,6 +219,7 @@ mod tests {
     fn names_belong_to_one_event() {
         check("event: ping\ndata: {}\n\ndata: {}\n\n", &["ping={}", "-={}"]);
         check("event: x\n\ndata: a\n\n", &["-=a"]);
+        check("event: ping\r\ndata: {}\r\n\r\ndata: {}\r\n\r\n", &["ping={}", "-={}"]);
     }
 
     #[test]
