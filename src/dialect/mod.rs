@@ -305,7 +305,8 @@ pub struct PathFacts {
 impl RequestFacts {
     /// With what the path says: it decides, for it is what the server goes by.
     #[must_use]
-    pub fn with(mut self, path: &PathFacts) -> Self {
+    pub fn with(mut self, path: Option<&PathFacts>) -> Self {
+        let Some(path) = path else { return self };
         self.stream = path.stream.unwrap_or(self.stream);
         self.model = path.model.clone().or(self.model);
         self

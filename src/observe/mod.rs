@@ -58,8 +58,8 @@ pub struct Observer {
     present: Choices,
     /// What a dialect tells of each choice by itself.
     each: Each,
-    /// What the request's path told.
-    path: PathFacts,
+    /// What the request's path told, where it tells anything.
+    path: Option<Box<PathFacts>>,
     /// Told of every step, where somebody wants an explanation.
     trace: Option<Box<dyn Trace>>,
 }
@@ -88,7 +88,7 @@ impl Observer {
             ended: Choices::default(),
             present: Choices::default(),
             each: Each::default(),
-            path: PathFacts::default(),
+            path: None,
             trace: None,
         }
     }
@@ -96,7 +96,8 @@ impl Observer {
     /// The same, of a request to this path (without query).
     #[must_use]
     pub fn on_path(mut self, path: &str) -> Self {
-        self.path = self.dialect.map(|dialect| dialect.path_facts(path)).unwrap_or_default();
+        let told = self.dialect.map(|dialect| dialect.path_facts(path));
+        self.path = told.filter(|told| *told != PathFacts::default()).map(Box::new);
         self
     }
 
@@ -152,7 +153,7 @@ impl Observer {
     pub fn request_so_far(&self) -> Option<Cow<'_, RequestFacts>> {
         let so_far = || {
             let told = self.dialect?.request(self.request.as_ref()?.so_far());
-            Some(Cow::Owned(told.with(&self.path)))
+            Some(Cow::Owned(told.with(self.path.as_deref())))
         };
         self.seen.request.as_ref().map(Cow::Borrowed).or_else(so_far)
     }
@@ -194,7 +195,7 @@ impl Observer {
 
     fn read_request(&mut self) {
         if let Some((skim, dialect)) = self.request.take().zip(self.dialect) {
-            let facts = self.seen.request.insert(dialect.request(&skim.finish()).with(&self.path));
+            let facts = self.seen.request.insert(dialect.request(&skim.finish()).with(self.path.as_deref()));
             if let Some(keeping) = &mut self.keeping {
                 keeping.request_end(facts.model.as_ref());
             }

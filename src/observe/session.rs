@@ -392,7 +392,7 @@ impl Observer {
     /// The same, of an exchange of a session.
     #[must_use]
     pub fn in_session(mut self, start: &Start<'_>) -> Self {
-        self.path = start.asked.clone();
+        self.path = Some(Box::new(start.asked.clone()));
         self.seen.served = start.served.cloned();
         self
     }

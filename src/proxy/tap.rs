@@ -130,6 +130,9 @@ impl ResponseTap {
     fn remember(&mut self, frame: &Frame<Bytes>, read_before: Option<Moment>) {
         let Some((recording, data)) = self.recording.as_ref().zip(frame.data_ref()) else { return };
         let at = self.reads.of_frame(read_before, || recording.watch().now());
+        if self.unseen.is_empty() {
+            self.unseen.reserve_exact(1); // as a rule there is one, and a stream keeps the room as long as it runs
+        }
         self.unseen.push((data.clone(), at));
         if self.unseen.len() >= UNSEEN {
             self.look();
