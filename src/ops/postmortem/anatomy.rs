@@ -43,6 +43,9 @@ pub struct Anatomy {
     pub parts: Vec<Part>,
 }
 
+/// What the parts before this one add up to.
+pub const TTFT: &str = "time to first token";
+
 /// Fewer first tokens of a band make no mean.
 const ENOUGH: f64 = 5.0;
 
@@ -67,24 +70,29 @@ pub fn anatomy(before: Option<&Measures>, during: &Measures) -> Anatomy {
     let prompts = expected.map(|expected| (expected - own_before).max(0.0));
     let prompts = prompts.zip(ttft.1).map(|(prompts, ttft)| prompts.min((ttft - own_during).max(0.0)));
     let rest = ttft.1.zip(prompts).map(|(ttft, prompts)| (ttft - own_during - prompts).max(0.0));
+    let untold = ttft.1.filter(|_| prompts.is_none()).map(|ttft| (ttft - own_during).max(0.0));
     let part = |name, how, (before, during)| Part { name, how, before, during };
-    let parts = vec![
+    let mut parts = vec![
         part("sidecar", "measured", sidecar),
         part("held by our limits", "measured", held),
         part("connecting", "measured; new connections, spread over all requests", connect),
-        part(
+    ];
+    if untold.is_some() {
+        parts.push(part("upstream", "the rest; there is no time before to tell it apart by", (None, untold)));
+    } else {
+        parts.push(part(
             "network and prefill",
             "before: all that the upstream took; in the incident: what prompts of these lengths took before",
             (upstream_before, prompts),
-        ),
-        part("upstream queue and all else on top", "the rest", (None, rest)),
-        part("time to first token", "measured, mean", ttft),
-        part(
-            "decode, after the first token",
-            "mean duration of completed streams less the above",
-            pair(decode),
-        ),
-    ];
+        ));
+        parts.push(part("upstream queue and all else on top", "the rest", (None, rest)));
+    }
+    parts.push(part(TTFT, "measured, mean", ttft));
+    parts.push(part(
+        "decode, after the first token",
+        "mean duration of completed streams less the above",
+        pair(decode),
+    ));
     Anatomy {
         before: ttft.0,
         during: ttft.1,
@@ -210,7 +218,11 @@ pub(super) mod tests {
     #[test]
     fn without_a_time_before_nothing_is_told_apart() {
         let found = anatomy(None, &measures(&[("le_1k", 100.0, 0.9)]));
-        assert_eq!((found.before, found.rest, found.parts[4].during), (None, 0.0, None));
+        assert_eq!((found.before, found.rest), (None, 0.0));
+        let names: Vec<_> = found.parts.iter().map(|part| part.name).collect();
+        assert_eq!(names[3..5], ["upstream", TTFT]);
         assert!((found.during.unwrap() - 0.9).abs() < 1e-9);
+        let all: f64 = found.parts[..4].iter().filter_map(|part| part.during).sum();
+        assert!((all - 0.9).abs() < 1e-9, "the parts are the whole");
     }
 }

@@ -6,6 +6,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 
+use super::anatomy::{Part, TTFT};
 use super::cause::{CAUSE, TOLD, share};
 use super::detect::Objective;
 use super::document::{BUDGET_DAYS, Block, Section, Table, budget_spent, called, promise};
@@ -272,7 +273,7 @@ fn anatomy(main: &Main) -> Vec<Block> {
     let parts = &main.anatomy.parts;
     let mut table = Table::new(&["part", ">before", ">in the incident", "how it is known"]);
     for part in parts {
-        let is_sum = part.name == "time to first token";
+        let is_sum = part.name == TTFT;
         let cells = vec![
             part.name.to_owned(),
             maybe(part.before, seconds),
@@ -281,12 +282,13 @@ fn anatomy(main: &Main) -> Vec<Block> {
         ];
         table.row(is_sum, cells);
     }
-    let own = |side: fn(&super::anatomy::Part) -> Option<f64>| {
-        let upstream = parts.iter().take(5).enumerate();
-        upstream.filter_map(|(class, part)| Some((class, side(part)?))).collect::<Vec<_>>()
+    let of_ttft = || parts.iter().take_while(|part| part.name != TTFT).enumerate();
+    let side = |side: fn(&Part) -> Option<f64>| {
+        of_ttft().filter_map(|(class, part)| Some((class, side(part)?))).collect::<Vec<_>>()
     };
-    let rows = vec![("before", own(|part| part.before)), ("in the incident", own(|part| part.during))];
-    let legend = parts.iter().take(5).enumerate().map(|(class, part)| (class, part.name)).collect();
+    let mut rows = vec![("before", side(|part| part.before)), ("in the incident", side(|part| part.during))];
+    rows.retain(|(_, parts)| !parts.is_empty());
+    let legend = of_ttft().map(|(class, part)| (class, part.name)).collect();
     let text = "Means over all requests of the models that were hit, of streams that got a first token. The sidecar does not see into \
                 the upstream: what prompts of the same lengths took before is called prefill, though it has the network and any usual \
                 queue in it; what came on top of that is the queue or a slower upstream.";
