@@ -35,8 +35,8 @@ mod tool {
 const PICTURE_LOW: u64 = 85;
 const PICTURE: u64 = 765;
 
-/// How many tokens a request's prompt is; none where nothing in it can be counted. Exact for the text of OpenAI's chats without tools and pictures, and for
-/// prompts without messages; else what the tables say, as an estimate.
+/// How many tokens a request's prompt is; none where nothing in it can be counted. Exact for the text of OpenAI's chats
+/// without tools and pictures, and for prompts without messages; else what the tables say, as an estimate.
 ///
 /// `is_openai`: whether the tokenizer's model takes [`CHAT`]'s format; other models have templates of their own.
 pub fn count(tokenizer: &Tokenizer, is_openai: bool, body: &Value) -> Option<Counted> {
