@@ -76,8 +76,12 @@ impl Observer {
 
 /// Where a header's number of tokens belongs.
 fn count_of(name: &str) -> Option<fn(&mut Usage) -> &mut Option<u64>> {
-    let kind = name.to_ascii_lowercase();
-    match kind.strip_prefix("x-amzn-bedrock-")?.strip_suffix("-token-count")? {
+    const PREFIX: &str = "x-amzn-bedrock-";
+    let (prefix, kind) = name.split_at_checked(PREFIX.len())?;
+    if !prefix.eq_ignore_ascii_case(PREFIX) {
+        return None;
+    }
+    match kind.to_ascii_lowercase().strip_suffix("-token-count")? {
         "input" => Some(|usage| &mut usage.input),
         "cache-read-input" => Some(|usage| &mut usage.cache_read),
         "cache-write-input" => Some(|usage| &mut usage.cache_write),

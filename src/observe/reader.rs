@@ -5,7 +5,9 @@ use super::{Head, Observer, Seen, Step};
 use crate::clock::Moment;
 use crate::dialect::Framing;
 use crate::exchange::{Ending, Unobserved};
-use crate::wire::{Decoder, Encoding, Event, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop};
+use crate::wire::{
+    Decoder, Encoding, Event, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Stop, is_blank,
+};
 
 /// How the answer's body is read.
 #[derive(Debug)]
@@ -120,11 +122,13 @@ impl Observer {
     }
 
     /// Reads bytes of the body as they are without an encoding.
-    fn read(&mut self, bytes: &[u8], at: Moment) -> Seen {
+    fn read(&mut self, mut bytes: &[u8], at: Moment) -> Seen {
         if let Answer::Unclear { binary } = self.answer
-            && let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace())
+            && let Some(begin) = bytes.iter().position(|&byte| !is_blank(byte))
         {
-            self.answer = self.guess(*first, binary);
+            // What stands before it is passed over, as it is where it came by itself.
+            bytes = bytes.get(begin..).unwrap_or_default();
+            self.answer = bytes.first().map_or(Answer::Opaque, |&first| self.guess(first, binary));
         }
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {
@@ -195,7 +199,7 @@ impl Observer {
         self.tell(Step::Read, at);
     }
 
-    /// What a 2xx body is whose declared type does not tell, by its first byte that is no white space.
+    /// What a 2xx body is whose declared type does not tell, by its first byte that is no blank.
     fn guess(&mut self, first: u8, binary: bool) -> Answer {
         let asks_stream = self.seen.request.as_ref().is_some_and(|facts| facts.stream);
         match (first, self.dialect) {
@@ -285,6 +289,30 @@ mod tests {
         assert_eq!(passed.unobserved, Some(Unobserved::Encoding));
         assert_eq!((passed.undecoded, passed.bytes_out), (Some(Stop::NoMemory), body.len() as u64));
         assert_eq!(passed.outcome(Ending::Clean), Outcome::Completed);
+    }
+
+    #[test]
+    fn what_an_answer_without_a_type_is_depends_on_no_reads_end() {
+        let at = |millis| Moment::new(Duration::from_millis(millis));
+        let read = |pieces: [&[u8]; 2]| {
+            let mut observer =
+                Observer::new(dialect::find("POST", "/v1beta/models/g:streamGenerateContent"), at(0));
+            observer.head(&Head { status: 200, ..Head::default() }, at(1));
+            for piece in pieces {
+                observer.response_chunk(piece, at(2));
+            }
+            *observer.finish(Ending::Clean, at(3))
+        };
+        let kinds =
+            [b" \r\n\t[{}, m:ge}]".as_slice(), b"\x0c[m:ge}]", b"\n\x0c\r{}", b"\n data: {}\n\n", b"  {}"];
+        for (body, streamed) in kinds.into_iter().zip([true, false, false, true, false]) {
+            let whole = read([body, b""]);
+            assert_eq!(whole.streamed, streamed, "{body:?}");
+            for at in 0..body.len() {
+                let (head, tail) = body.split_at(at);
+                assert_eq!(read([head, tail]), whole, "{body:?}, split at {at}");
+            }
+        }
     }
 
     #[test]

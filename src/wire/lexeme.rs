@@ -1,7 +1,7 @@
 //! Where JSON's strings, numbers and words end.
 
 /// Whether it stands between JSON's values.
-pub(super) fn is_blank(byte: u8) -> bool {
+pub fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 

@@ -16,7 +16,7 @@ pub use budget::{Budget, Share};
 pub use encoding::{Decoder, Encoding, Stop};
 pub use event_stream::EventStream;
 pub use json_array::JsonArray;
-pub use lexeme::text_bytes;
+pub use lexeme::{is_blank, text_bytes};
 pub use members::{Measure, Members, Wanted, bare_text};
 pub use ndjson::Ndjson;
 pub use skim::Skim;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::wire::{Framed, Sse};
+use crate::wire::{Framed, Sse, is_blank};
 
 /// The longest event that is held or taken out; one with usage has some hundred bytes.
 const HELD_LIMIT: usize = 64 << 10;
@@ -283,7 +283,7 @@ impl Probe {
                 self.text(byte);
                 true
             }
-            None if byte.is_ascii_whitespace() => true,
+            None if is_blank(byte) => true,
             None => self.token(byte),
         }
     }
