@@ -125,10 +125,10 @@ impl Observer {
     fn read(&mut self, mut bytes: &[u8], at: Moment) -> Seen {
         if let Answer::Unclear { binary } = self.answer
             && let Some(begin) = bytes.iter().position(|&byte| !is_blank(byte))
+            && let Some(begun @ &[first, ..]) = bytes.get(begin..)
         {
-            // What stands before it is passed over, as it is where it came by itself.
-            bytes = bytes.get(begin..).unwrap_or_default();
-            self.answer = bytes.first().map_or(Answer::Opaque, |&first| self.guess(first, binary));
+            bytes = begun; // blanks before it are passed over, as they are where they come by themselves
+            self.answer = self.guess(first, binary);
         }
         match std::mem::replace(&mut self.answer, Answer::Opaque) {
             Answer::Stream(mut sse) => {

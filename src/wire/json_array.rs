@@ -2,6 +2,7 @@
 //! Google's APIs send it where no events are asked for. Knows nothing of what the elements mean; broken JSON is
 //! cut somewhere, and the pieces are its reader's to refuse.
 
+use super::lexeme::is_blank;
 use super::sse::{EVENT_LIMIT, KEPT_CAPACITY};
 use super::{Event, Framed};
 
@@ -78,9 +79,8 @@ impl JsonArray {
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
             (State::Before, b'[') => State::Between,
-            (State::Before, b' ' | b'\t' | b'\r' | b'\n') => State::Before,
-            (State::Between, b' ' | b'\t' | b'\r' | b'\n' | b',')
-            | (State::InWord, b' ' | b'\t' | b'\r' | b'\n' | b',') => State::Between,
+            (State::Before, blank) if is_blank(blank) => State::Before,
+            (State::Between | State::InWord, byte) if byte == b',' || is_blank(byte) => State::Between,
             (State::Before, _) | (State::Between | State::InWord, b']') | (State::Ended, _) => State::Ended,
             (State::Between, b'{' | b'[') => {
                 self.depth = 1;
