@@ -1,30 +1,52 @@
 //! Time. The only file that asks the operating system for it; everything else is handed a [`Moment`].
 
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
-/// A point in monotonic time, as the time since the process's [`Clock`] began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(Duration);
+/// A point in monotonic time, as the time since the process's [`Clock`] began: 584 years fit. An exchange keeps a dozen,
+/// most of which may be absent, so that one takes no more room than the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(NonZeroU64); // nanoseconds, and one
 
 impl Moment {
     /// The moment `since_start` after the clock began.
-    pub const fn new(since_start: Duration) -> Self {
-        Self(since_start)
+    pub fn new(since_start: Duration) -> Self {
+        Self::from_nanos(nanos(since_start))
     }
 
     /// The moment `nanos` nanoseconds after the clock began.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(Duration::from_nanos(nanos))
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
-    /// Nanoseconds since the clock began; 584 years fit.
-    pub fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    /// Nanoseconds since the clock began.
+    pub const fn as_nanos(self) -> u64 {
+        self.0.get() - 1
     }
 
     /// How long after `earlier` this is; zero where it is not after it.
-    pub fn since(self, earlier: Moment) -> Duration {
-        self.0.saturating_sub(earlier.0)
+    pub const fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+
+    const fn since_start(self) -> Duration {
+        Duration::from_nanos(self.as_nanos())
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self::from_nanos(0)
+    }
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Moment").field(&self.since_start()).finish()
     }
 }
 
@@ -32,7 +54,7 @@ impl std::ops::Add<Duration> for Moment {
     type Output = Moment;
 
     fn add(self, by: Duration) -> Moment {
-        Moment(self.0.saturating_add(by))
+        Moment(self.0.saturating_add(nanos(by)))
     }
 }
 
@@ -59,12 +81,12 @@ impl Clock {
 
     /// The present moment.
     pub fn now(&self) -> Moment {
-        Moment(self.start.elapsed())
+        Moment::new(self.start.elapsed())
     }
 
     /// The instant of a moment, for timers.
     pub fn instant(&self, at: Moment) -> tokio::time::Instant {
-        self.start + at.0
+        self.start + at.since_start()
     }
 
     /// The wall-clock time of a moment, reckoned from now: a step of the wall clock moves what is asked for
@@ -72,7 +94,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks for the time")]
     pub fn wall(&self, at: Moment) -> SystemTime {
         if let Some(start) = self.wall {
-            return start + at.0;
+            return start + at.since_start();
         }
         let now = SystemTime::now();
         now.checked_sub(self.now().since(at)).unwrap_or(now)

@@ -62,10 +62,10 @@ pub struct Live {
     looked: AtomicU64,
     moved: AtomicU64,
     awaits_token: AtomicBool,
-    accepted: OnceLock<Accepted>,
+    accepted: OnceLock<Box<Accepted>>,
     first_token: AtomicU64,
     first_token_told: AtomicBool,
-    named: OnceLock<Accepted>,
+    named: OnceLock<Box<Accepted>>,
     limited: OnceLock<Box<Limited>>,
     limited_told: AtomicBool,
     goals: OnceLock<Box<Goals>>,
@@ -210,15 +210,18 @@ impl Live {
         self.awaits_token.store(awaits, Ordering::Relaxed);
     }
 
-    /// The upstream has accepted it, and streams.
+    /// The upstream has accepted it, and streams. That of a model that is not configured is not kept: its name may be
+    /// another one in the answer.
     pub fn set_accepted(&self, accepted: Accepted) {
-        // An answer has one head.
-        let _ = self.accepted.set(accepted);
+        if accepted.model.configured.is_some() {
+            // An answer has one head.
+            let _ = self.accepted.set(Box::new(accepted));
+        }
     }
 
     /// Keeps the moment of the first token.
     pub fn set_first_token(&self, at: Moment, accepted: Accepted) {
-        if self.named.set(accepted).is_ok() {
+        if self.named.set(Box::new(accepted)).is_ok() {
             self.first_token.store(at.as_nanos(), Ordering::Release);
         }
     }
@@ -227,15 +230,14 @@ impl Live {
     pub fn first_token(&self) -> Option<(Moment, &Accepted)> {
         match self.first_token.load(Ordering::Acquire) {
             NONE => None,
-            nanos => self.named.get().map(|accepted| (Moment::from_nanos(nanos), accepted)),
+            nanos => self.named.get().map(|accepted| (Moment::from_nanos(nanos), accepted.as_ref())),
         }
     }
 
     /// What is known of it as soon as the upstream has accepted it: none before, and of whole answers. A model that is
     /// not configured has its name from the first event on.
     pub fn accepted(&self) -> Option<&Accepted> {
-        let first = || self.accepted.get().filter(|accepted| accepted.model.configured.is_some());
-        self.named.get().or_else(first)
+        self.named.get().or_else(|| self.accepted.get()).map(Box::as_ref)
     }
 
     /// The first token, handed out once: to whoever records it.

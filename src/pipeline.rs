@@ -39,6 +39,10 @@ const SURE: Duration = Duration::from_millis(10);
 
 const AT_ONCE: usize = 1024; // finished exchanges settled before open ones are looked at again
 
+/// How many ends sinks are told of at once: each does all of them before the next does. One after the other, every
+/// exchange would find the code of each sink gone from the processor's cache.
+const TOLD_AT_ONCE: usize = 64;
+
 /// How long notes gather after some were taken: a thread that is woken for each exchange costs the data plane more
 /// than the note itself.
 const GATHER: Duration = Duration::from_millis(5);
@@ -98,6 +102,8 @@ pub struct Pipeline {
     /// How many could have been counted for comparison.
     comparable: u64,
     sinks: Vec<Arc<dyn Sink>>,
+    /// Ended and settled, and told to nobody yet.
+    ends: Vec<(Exchange, Arc<Live>)>,
     sweep: Box<dyn FnMut(Moment) + Send>,
 }
 
@@ -142,6 +148,7 @@ impl Pipeline {
             looks: 0,
             comparable: 0,
             sinks,
+            ends: Vec::new(),
             sweep: Box::new(sweep),
         };
         Ok((places, pipeline))
@@ -165,6 +172,7 @@ impl Pipeline {
                         return self.count_the_rest().await;
                     }
                     batch.drain(..).for_each(|note| self.settle(note));
+                    self.tell_ends();
                     if taken < AT_ONCE {
                         tokio::time::sleep(GATHER).await;
                     }
@@ -278,8 +286,7 @@ impl Pipeline {
         let mut settling = Settling { finished, config, live, ended_at, first_event: None };
         let kept = kept.filter(|_| lacks.any() || lacks_first || is_whole);
         let Some((name, kept)) = kept.and_then(|kept| Some((settling.tokenizer()?, kept))) else {
-            drop(self.ended_and_settled(settling));
-            return;
+            return self.ended_and_settled(settling);
         };
         settling.first_event = self.counting.first_event(&name, &kept);
         if lacks.any() {
@@ -289,9 +296,9 @@ impl Pipeline {
         if lacks_first && settling.first_event.is_none() && kept.has_output() {
             return self.count(name, kept.only(false, true), settling);
         }
-        let exchange = self.ended_and_settled(settling);
-        if audits {
-            let purpose = Purpose::Audit(Box::new(exchange));
+        self.ended_and_settled(settling);
+        if audits && let Some((exchange, _)) = self.ends.last() {
+            let purpose = Purpose::Audit(Box::new(exchange.clone()));
             // Where there is no room it is another one's turn.
             self.waiting += usize::from(self.counting.count(name, kept, purpose).is_ok());
         }
@@ -324,13 +331,22 @@ impl Pipeline {
     }
 
     /// An exchange with nothing to wait for.
-    fn ended_and_settled(&mut self, settling: Settling) -> Exchange {
+    fn ended_and_settled(&mut self, settling: Settling) {
+        if self.ends.len() >= TOLD_AT_ONCE {
+            self.tell_ends();
+        }
         let (text, live) = (settling.finished.observation.text(), Arc::clone(&settling.live));
         let exchange = self.meaning(settling, Counts::default());
         self.learned.learn(&exchange, text);
-        self.sinks.iter().for_each(|sink| sink.record_end(&exchange));
-        self.judge_ended(&live, &exchange);
-        exchange
+        self.ends.push((exchange, live));
+    }
+
+    fn tell_ends(&mut self) {
+        for sink in &self.sinks {
+            self.ends.iter().for_each(|(exchange, _)| sink.record_end(exchange));
+        }
+        self.ends.iter().for_each(|(exchange, live)| self.judge_ended(live, exchange));
+        self.ends.clear();
     }
 
     fn settled(&mut self, settling: Settling, counts: Counts) {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::prepare_socket;
 use super::opening::Opening;
+use super::until::until;
 use super::{HEAD_LIMIT, Proxy, handle};
 
 /// How long a connection may stand without a request. It bounds an idle keep-alive connection too, so it lies
@@ -29,8 +30,6 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50); // out of descri
 /// One of the data plane's runtimes.
 struct Worker {
     runtime: Handle,
-    /// Its own, for each poll of a connection looks at it: threads would take the memory from each other.
-    stop: CancellationToken,
     /// A clone for each connection.
     load: Arc<()>,
 }
@@ -38,7 +37,7 @@ struct Worker {
 /// Accepts connections until `stop` is cancelled; those that run come to their end then, as tasks of the proxy. Each
 /// goes to the runtime that has the fewest, and stays there.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handle>, stop: CancellationToken) {
-    let worker = |runtime| Worker { runtime, stop: stop.child_token(), load: Arc::default() };
+    let worker = |runtime| Worker { runtime, load: Arc::default() };
     let workers: Vec<_> = runtimes.into_iter().map(worker).collect();
     let mut failing = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -49,8 +48,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, runtimes: Vec<Handl
                 let Some(worker) = workers.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) else {
                     return;
                 };
-                let (stop, load) = (worker.stop.clone(), Arc::clone(&worker.load));
-                let serving = moved(Arc::clone(&proxy), socket, stop, load);
+                let serving = moved(Arc::clone(&proxy), socket, stop.clone(), Arc::clone(&worker.load));
                 proxy.tasks.spawn_on(serving, &worker.runtime);
             }
             Err(error) => {
@@ -79,7 +77,7 @@ pub async fn connection(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) {
-    let Some(Ok(opening)) = stop.run_until_cancelled(Opening::read(socket, HEAD_TIMEOUT)).await else {
+    let Some(Ok(opening)) = until(&stop, Opening::read(socket, HEAD_TIMEOUT)).await else {
         return;
     };
     let cut = proxy.cut.clone();
@@ -88,15 +86,15 @@ pub async fn connection(
     let service = service_fn(move |request| handle(Arc::clone(&proxy), request));
     if is_http2 {
         let mut serving = Box::pin(http2().serve_connection(socket, service));
-        if stop.run_until_cancelled(serving.as_mut()).await.is_none() {
+        if until(&stop, serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
-            cut.run_until_cancelled(serving).await;
+            until(&cut, serving).await;
         }
     } else {
         let mut serving = pin!(http1().serve_connection(socket, service).with_upgrades());
-        if stop.run_until_cancelled(serving.as_mut()).await.is_none() {
+        if until(&stop, serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
-            cut.run_until_cancelled(serving).await;
+            until(&cut, serving).await;
         }
     }
 }

@@ -16,6 +16,7 @@ mod routes;
 mod session;
 mod tap;
 mod tls;
+mod until;
 mod upgrade;
 mod upload;
 mod upstream;

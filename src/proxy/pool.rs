@@ -107,22 +107,28 @@ impl Pool {
     }
 
     /// The kept connection that was used last, of this thread's that may be used: each chunk from another's
-    /// costs both threads a wake-up.
+    /// costs both threads a wake-up. Those that were used since and have been closed are dropped.
     fn take(&self, now: Moment) -> Option<Connection> {
         let here = thread::current().id();
         let mut kept = self.kept.lock();
-        self.expire(&mut kept.idle, now);
-        let usable = |idle: &Idle| {
-            idle.connection.thread == here && idle.usable <= now && idle.connection.sender.is_ready()
-        };
-        let at = kept.idle.iter().rposition(usable)?;
-        kept.idle.remove(at).map(|idle| idle.connection)
+        for at in (0..kept.idle.len()).rev() {
+            let Some(idle) = kept.idle.get(at) else { continue };
+            let connection = &idle.connection;
+            if connection.sender.is_closed() {
+                kept.idle.remove(at);
+            } else if connection.thread == here
+                && idle.usable <= now
+                && self.is_young(idle, now)
+                && connection.sender.is_ready()
+            {
+                return kept.idle.remove(at).map(|idle| idle.connection);
+            }
+        }
+        None
     }
 
-    fn expire(&self, idle: &mut VecDeque<Idle>, now: Moment) {
-        let is_kept =
-            |idle: &Idle| now.since(idle.since) < self.idle_timeout && !idle.connection.sender.is_closed();
-        idle.retain(is_kept);
+    fn is_young(&self, idle: &Idle, now: Moment) -> bool {
+        now.since(idle.since) < self.idle_timeout
     }
 
     async fn connect(&self) -> Result<Connection, SendError> {
@@ -136,7 +142,7 @@ impl Pool {
 
     fn keep(self: &Arc<Self>, connection: Connection, rests: bool, now: Moment) {
         let mut kept = self.kept.lock();
-        self.expire(&mut kept.idle, now);
+        while kept.idle.pop_front_if(|idle| !self.is_young(idle, now)).is_some() {} // the oldest come first
         if self.idle_timeout.is_zero() || connection.sender.is_closed() {
             return;
         }
@@ -158,7 +164,7 @@ async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
         let Some(pool) = pool.upgrade() else { return };
         let now = pool.clock.now();
         let mut kept = pool.kept.lock();
-        pool.expire(&mut kept.idle, now);
+        kept.idle.retain(|idle| pool.is_young(idle, now) && !idle.connection.sender.is_closed());
         if kept.idle.is_empty() {
             kept.is_tended = false;
             return;

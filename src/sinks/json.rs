@@ -77,8 +77,10 @@ impl Text {
     }
 
     fn put_name(&mut self, name: &'static str) {
-        let before: &[u8] = if self.0.is_empty() { b"{\"" } else { b",\"" };
-        [before, name.as_bytes(), b"\":"].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        self.0.push(b'"');
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
     }
 }
 

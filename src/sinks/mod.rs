@@ -1,5 +1,5 @@
-//! Where numbers go. A sink is told facts, in order, by one thread; it must not block and cannot fail:
-//! what it cannot keep it counts.
+//! Where numbers go. A sink is told facts by one thread, those of an exchange in order; it must not block and cannot
+//! fail: what it cannot keep it counts.
 
 mod json;
 pub mod ledger;

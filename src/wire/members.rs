@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
 
 /// What is asked of a body. Paths are dotted member names from the top; `*` stands for every element of an
 /// array. No path may lie inside another one.
@@ -156,13 +157,13 @@ pub struct Members {
     /// Path and place in `json` of what is kept.
     pub(super) kept: Vec<(usize, Range<usize>)>,
     pub(super) json: Vec<u8>,
-    measured: Vec<(usize, Measure)>,
+    measured: SmallVec<[(usize, Measure); 2]>,
     pub(super) complete: bool,
 }
 
 impl Members {
     pub(super) fn of(wanted: &'static Wanted) -> Self {
-        Self { wanted: Some(wanted), measured: Vec::with_capacity(wanted.measure.len()), ..Self::default() }
+        Self { wanted: Some(wanted), ..Self::default() }
     }
 
     /// Makes room for what bodies ordinarily hold; gives where the next kept value begins in `json`.

@@ -75,22 +75,32 @@ impl<K: Clone + Eq + Hash> Meter<K> {
         let more = so_far.less(open.added);
         open.added = open.added.plus(more);
         let series = open.series.clone();
-        self.grow(series, more)
+        Growth { tokens: self.grow(&series, more), series }
     }
 
     /// The exchange of this number has ended, with so many tokens, which are this series'. Of a side that nobody can tell
-    /// any more what was added is all that is known: it stays.
-    pub fn settle(&mut self, number: u64, input: Option<u64>, output: Option<u64>, series: K) -> Growth<K> {
+    /// any more what was added is all that is known: it stays. Gives what the series grows by.
+    pub fn settle(
+        &mut self,
+        number: u64,
+        input: Option<u64>,
+        output: Option<u64>,
+        series: impl FnOnce() -> K,
+    ) -> Tokens {
         let open = self.open.remove(&number);
         let added = open.as_ref().map_or(Tokens::NONE, |open| open.added);
         let tokens = Tokens { input: input.unwrap_or(added.input), output: output.unwrap_or(added.output) };
-        let Some(open) = open else { return self.grow(series, tokens) };
+        if open.is_none() && self.owed.is_empty() {
+            return tokens; // as a rule
+        }
+        let series = series();
+        let Some(open) = open else { return self.grow(&series, tokens) };
         if open.series == series {
             self.owe(&series, open.added.less(tokens));
-            return self.grow(series, tokens.less(open.added));
+            return self.grow(&series, tokens.less(open.added));
         }
         self.owe(&open.series, open.added);
-        self.grow(series, tokens)
+        self.grow(&series, tokens)
     }
 
     fn owe(&mut self, series: &K, tokens: Tokens) {
@@ -101,14 +111,14 @@ impl<K: Clone + Eq + Hash> Meter<K> {
     }
 
     /// What a series grows by, less what it owes.
-    fn grow(&mut self, series: K, tokens: Tokens) -> Growth<K> {
-        let Some(owed) = self.owed.get_mut(&series) else { return Growth { series, tokens } };
+    fn grow(&mut self, series: &K, tokens: Tokens) -> Tokens {
+        let Some(owed) = self.owed.get_mut(series) else { return tokens };
         let repaid = owed.with(tokens, u64::min);
         *owed = owed.less(repaid);
         if *owed == Tokens::NONE {
-            self.owed.remove(&series);
+            self.owed.remove(series);
         }
-        Growth { series, tokens: tokens.less(repaid) }
+        tokens.less(repaid)
     }
 
     /// The series of exchanges that are open.
@@ -149,9 +159,9 @@ mod tests {
     struct Counters(BTreeMap<u8, Tokens>);
 
     impl Counters {
-        fn add(&mut self, growth: Growth<u8>) {
-            let counter = self.0.entry(growth.series).or_default();
-            *counter = counter.plus(growth.tokens);
+        fn add(&mut self, series: u8, tokens: Tokens) {
+            let counter = self.0.entry(series).or_default();
+            *counter = counter.plus(tokens);
         }
 
         fn sum(&self) -> Tokens {
@@ -164,12 +174,12 @@ mod tests {
         let mut meter = Meter::default();
         assert_eq!(meter.flow(1, tokens(10, 50), || 'a').tokens, tokens(10, 50));
         assert_eq!(meter.flow(1, tokens(10, 80), || 'b').tokens, tokens(0, 30));
-        assert_eq!(meter.settle(1, Some(12), Some(70), 'a').tokens, tokens(2, 0));
+        assert_eq!(meter.settle(1, Some(12), Some(70), || 'a'), tokens(2, 0));
         assert_eq!((meter.live(), meter.owed()), (Tokens::NONE, tokens(0, 10)));
         assert_eq!(meter.flow(2, tokens(0, 4), || 'a').tokens, Tokens::NONE);
-        assert_eq!(meter.settle(2, Some(5), Some(9), 'a').tokens, tokens(5, 0));
+        assert_eq!(meter.settle(2, Some(5), Some(9), || 'a'), tokens(5, 0));
         assert_eq!(meter.owed(), tokens(0, 1));
-        assert_eq!(meter.settle(3, Some(1), Some(3), 'a').tokens, tokens(1, 2));
+        assert_eq!(meter.settle(3, Some(1), Some(3), || 'a'), tokens(1, 2));
         assert_eq!(meter.owed(), Tokens::NONE);
     }
 
@@ -185,17 +195,16 @@ mod tests {
     fn what_nobody_can_tell_at_the_end_stays_as_it_was_told_before() {
         let mut meter = Meter::default();
         meter.flow(1, tokens(7, 50), || 'a');
-        assert_eq!(meter.settle(1, Some(9), None, 'a').tokens, tokens(2, 0));
+        assert_eq!(meter.settle(1, Some(9), None, || 'a'), tokens(2, 0));
         assert_eq!((meter.live(), meter.owed()), (Tokens::NONE, Tokens::NONE));
-        assert_eq!(meter.settle(2, None, None, 'a').tokens, Tokens::NONE);
+        assert_eq!(meter.settle(2, None, None, || 'a'), Tokens::NONE);
     }
 
     #[test]
     fn a_model_that_turns_out_to_be_another_is_owed_all() {
         let mut meter = Meter::default();
         meter.flow(1, tokens(7, 5), || 'a');
-        let growth = meter.settle(1, Some(7), Some(6), 'b');
-        assert_eq!(growth, Growth { series: 'b', tokens: tokens(7, 6) });
+        assert_eq!(meter.settle(1, Some(7), Some(6), || 'b'), tokens(7, 6));
         assert_eq!(meter.owed(), tokens(7, 5));
         meter.forget(|series| *series == 'a');
         assert_eq!(meter.owed(), Tokens::NONE);
@@ -216,10 +225,11 @@ mod tests {
             let mut settled = Tokens::NONE;
             for (place, (number, flows, input, output, series)) in steps.into_iter().enumerate() {
                 if flows {
-                    counters.add(meter.flow(number, tokens(input, output), || series));
+                    let growth = meter.flow(number, tokens(input, output), || series);
+                    counters.add(growth.series, growth.tokens);
                 } else {
                     settled = settled.plus(tokens(input, output));
-                    counters.add(meter.settle(number, Some(input), Some(output), series));
+                    counters.add(series, meter.settle(number, Some(input), Some(output), || series));
                 }
                 let known = settled.plus(meter.live());
                 prop_assert_eq!(counters.sum(), known.plus(meter.owed()), "after step {}", place);
@@ -227,7 +237,7 @@ mod tests {
             for number in 0..6 {
                 if meter.open.contains_key(&number) {
                     settled = settled.plus(tokens(3, 3));
-                    counters.add(meter.settle(number, Some(3), Some(3), 0));
+                    counters.add(0, meter.settle(number, Some(3), Some(3), || 0));
                 }
             }
             prop_assert_eq!(meter.live(), Tokens::NONE);

@@ -78,9 +78,9 @@ impl Metrics {
         let (input, output) =
             (exchange.input.map(|count| count.value), exchange.output.map(|count| count.value));
         let mut flows = self.flows.0.lock();
-        let growth = flows.meter.settle(exchange.number, input, output, labels.pick(&SERIES));
+        let tokens = flows.meter.settle(exchange.number, input, output, || labels.pick(&SERIES));
         let has = [input.is_some(), output.is_some()];
-        self.grow(&mut flows, labels, growth.tokens, has, exchange.sent, now);
+        self.grow(&mut flows, labels, tokens, has, exchange.sent, now);
     }
 
     /// Adds to the counters and to the minutes: input in the second in which it was sent, output now. What is not

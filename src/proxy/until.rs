@@ -1,0 +1,94 @@
+//! Runs what may be cancelled.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio_util::sync::CancellationToken;
+
+/// Runs `work` until it is done, or `stop` is cancelled: none then. As the token's own way does, but that one takes a
+/// lock each time the work is polled, several times for each request; here the token is looked at when it rings.
+pub(super) async fn until<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    let (mut stopped, mut work) = (pin!(stop.cancelled()), pin!(work));
+    let mut bell: Option<Arc<Bell>> = None;
+    std::future::poll_fn(|cx| {
+        if bell.as_ref().is_none_or(|bell| bell.has_rung() || !bell.task.will_wake(cx.waker())) {
+            let hung = bell.insert(Arc::new(Bell::of(cx.waker())));
+            let waker = Waker::from(Arc::clone(hung));
+            if stopped.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        work.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+/// Wakes a task, and keeps that it did.
+struct Bell {
+    task: Waker,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    fn of(task: &Waker) -> Self {
+        Self { task: task.clone(), rung: AtomicBool::new(false) }
+    }
+
+    fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_is_done_gives_its_result_and_a_cancelled_token_ends_the_rest() {
+        let stop = CancellationToken::new();
+        assert_eq!(until(&stop, ready(7)).await, Some(7));
+        let waiting = tokio::spawn({
+            let stop = stop.clone();
+            async move { until(&stop, pending::<()>()).await }
+        });
+        tokio::task::yield_now().await;
+        stop.cancel();
+        assert_eq!(waiting.await.unwrap(), None);
+        assert_eq!(until(&stop, ready(7)).await, None, "it was cancelled before");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_heard_after_polls_by_other_tasks() {
+        let stop = CancellationToken::new();
+        let (hand_over, handed) = oneshot::channel();
+        let mut work = Box::pin({
+            let stop = stop.clone();
+            async move { until(&stop, pending::<()>()).await }
+        });
+        tokio::spawn(async move {
+            std::future::poll_fn(|cx| Poll::Ready(assert!(work.as_mut().poll(cx).is_pending()))).await;
+            hand_over.send(work).ok();
+        });
+        let waiting = tokio::spawn(handed.await.unwrap());
+        tokio::task::yield_now().await;
+        stop.cancel();
+        assert_eq!(waiting.await.unwrap(), None);
+    }
+}
