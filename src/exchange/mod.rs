@@ -18,7 +18,7 @@ use crate::clock::Moment;
 
 pub use limited::{HitAction, Limited};
 pub use limits::{LimitKind, Reset, ToldLimits, UpstreamLimit, UpstreamLimits};
-pub use outcome::{Blame, Ending, FinishReason, Outcome};
+pub use outcome::{Blame, Ending, FinishReason, FinishReasons, Outcome};
 pub use slo::{Goal, Goals, Verdict};
 pub use timing::{Clocks, Timing};
 pub use tokens::{Count, Source, Usage};
@@ -231,7 +231,7 @@ pub struct Exchange {
     /// What kind of failure an upstream named (its `type` or `code`, never its message) or we met.
     pub error_class: Option<Name>,
     /// One for each choice that said why it ended.
-    pub finish_reasons: Vec<FinishReason>,
+    pub finish_reasons: FinishReasons,
     /// The measures of time.
     pub timing: Timing,
     /// When the request's last byte was handed to the upstream.
@@ -299,7 +299,7 @@ impl Exchange {
             code: Some(200),
             outcome: Outcome::Completed,
             error_class: None,
-            finish_reasons: Vec::new(),
+            finish_reasons: FinishReasons::new(),
             timing: Timing::default(),
             sent: None,
             input_band: InputBand::Le1k,

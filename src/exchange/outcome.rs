@@ -1,5 +1,7 @@
 //! How an exchange ended, and whose doing that was. One table of rules; docs/measurement.md has it in prose.
 
+use smallvec::SmallVec;
+
 /// What the transport saw of the end, before anyone asks what the bytes meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ending {
@@ -136,6 +138,9 @@ impl Blame {
         }
     }
 }
+
+/// One for each choice that said why it ended; a few need no memory of their own.
+pub type FinishReasons = SmallVec<[FinishReason; 8]>;
 
 /// Why a choice ended; the values of the label `reason` of `finish_reasons_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use crate::clock::Moment;
 use crate::dialect::RequestFacts;
 use crate::exchange::outcome::Closure;
-use crate::exchange::{Clocks, Ending, FinishReason, Name, Outcome, Unobserved, UpstreamLimits, Usage};
+use crate::exchange::{Clocks, Ending, FinishReasons, Name, Outcome, Unobserved, UpstreamLimits, Usage};
 use crate::wire::Stop;
 
 /// What was seen of one exchange, from its head to its end.
@@ -38,7 +38,7 @@ pub struct Observation {
     /// The thoughts before the answer were among it.
     pub shows_reasoning: bool,
     /// One for each choice that said why it ended.
-    pub finish_reasons: Vec<FinishReason>,
+    pub finish_reasons: FinishReasons,
     /// Choices that were asked for, or seen if there were more.
     pub choices: u32,
     /// Events that carried at least one token.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use smallvec::SmallVec;
 
 use super::connect::Line;
 use super::deadline::{Deadline, Silent};
@@ -36,7 +37,7 @@ pub(super) struct ResponseTap {
     /// Given back at a clean end, dropped with the connection at any other.
     lease: Option<Lease>,
     /// Frames that were returned and not looked at, with the time of their read.
-    unseen: Vec<(Bytes, Moment)>,
+    unseen: SmallVec<[(Bytes, Moment); 1]>, // as a rule there is one
     /// The task has been woken to look at them.
     woken: bool,
     /// Something was handed over, the head at first, that the library may not have written.
@@ -81,7 +82,7 @@ impl ResponseTap {
             deadline,
             upload,
             lease: Some(lease),
-            unseen: Vec::new(),
+            unseen: SmallVec::new(),
             woken: false,
             unwritten: true,
             broken: None,
@@ -130,9 +131,6 @@ impl ResponseTap {
     fn remember(&mut self, frame: &Frame<Bytes>, read_before: Option<Moment>) {
         let Some((recording, data)) = self.recording.as_ref().zip(frame.data_ref()) else { return };
         let at = self.reads.of_frame(read_before, || recording.watch().now());
-        if self.unseen.is_empty() {
-            self.unseen.reserve_exact(1); // as a rule there is one, and a stream keeps the room as long as it runs
-        }
         self.unseen.push((data.clone(), at));
         if self.unseen.len() >= UNSEEN {
             self.look();

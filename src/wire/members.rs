@@ -150,12 +150,26 @@ pub fn bare_text(json: &[u8]) -> Option<&str> {
     std::str::from_utf8(inner).ok().filter(|_| !has_more)
 }
 
+/// A value that is kept: the number of its path and its place in the kept JSON, which is at most 64 KiB.
+#[derive(Debug)]
+struct KeptValue {
+    path: u32,
+    begin: u32,
+    end: u32,
+}
+
+impl KeptValue {
+    fn place(&self) -> Range<usize> {
+        self.begin as usize..self.end as usize
+    }
+}
+
 /// What a body held of what was asked for.
 #[derive(Debug, Default)]
 pub struct Members {
     wanted: Option<&'static Wanted>,
-    /// Path and place in `json` of what is kept.
-    pub(super) kept: Vec<(usize, Range<usize>)>,
+    /// What is kept; its JSON stands in `json`.
+    kept: SmallVec<[KeptValue; 8]>,
     pub(super) json: Vec<u8>,
     measured: SmallVec<[(usize, Measure); 2]>,
     pub(super) complete: bool,
@@ -169,9 +183,14 @@ impl Members {
     /// Makes room for what bodies ordinarily hold; gives where the next kept value begins in `json`.
     pub(super) fn room(&mut self) -> usize {
         if self.json.capacity() == 0 {
-            (self.kept, self.json) = (Vec::with_capacity(8), Vec::with_capacity(256));
+            self.json = Vec::with_capacity(256);
         }
         self.json.len()
+    }
+
+    /// All of `json` from this place on is the value at this path.
+    pub(super) fn keep(&mut self, path: usize, from: usize) {
+        self.kept.push(KeptValue { path: path as u32, begin: from as u32, end: self.json.len() as u32 });
     }
 
     pub(super) fn add_measure(&mut self, path: usize, measure: Measure) {
@@ -195,19 +214,18 @@ impl Members {
     /// The JSON of every member at a kept path, in the body's order.
     pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m [u8]> + 'm {
         let index = self.index(path);
-        let kept = self.kept.iter().filter(move |(at, _)| Some(*at) == index);
-        kept.filter_map(|(_, range)| self.json.get(range.clone()))
+        let kept = self.kept.iter().filter(move |value| Some(value.path) == index);
+        kept.filter_map(|value| self.json.get(value.place()))
     }
 
     /// The JSON of the last member at a kept path.
     pub fn last(&self, path: &'static str) -> Option<&[u8]> {
         let index = self.index(path)?;
-        let (_, range) = self.kept.iter().rfind(|(at, _)| *at == index)?;
-        self.json.get(range.clone())
+        self.json.get(self.kept.iter().rfind(|value| value.path == index)?.place())
     }
 
-    fn index(&self, path: &'static str) -> Option<usize> {
-        self.wanted?.keep.iter().position(|&kept| kept == path)
+    fn index(&self, path: &'static str) -> Option<u32> {
+        (0..).zip(self.wanted?.keep).find(|&(_, kept)| *kept == path).map(|(index, _)| index)
     }
 
     /// The value at a kept path, where there is one that is not null and fits the type; the last one, if the

@@ -13,8 +13,8 @@ use crate::account::settle::Counts;
 use crate::account::tokenize::Counted;
 use crate::admission::Asking;
 use crate::exchange::{
-    Cost, Count, DialectId, Exchange, FinishReason, HitAction, InputBand, ModelNames, Outcome, Timing,
-    ToldLimits, Unobserved, Unpriced, UpstreamLimits, Usage,
+    Cost, Count, DialectId, Exchange, FinishReason, FinishReasons, HitAction, InputBand, ModelNames, Outcome,
+    Timing, ToldLimits, Unobserved, Unpriced, UpstreamLimits, Usage,
 };
 use crate::live::{Accepted, Ask, Live, Origin};
 use crate::sinks::{Fact, Sink};
@@ -132,7 +132,7 @@ fn exchange() -> Exchange {
         tenant: name("acme"),
         model: requested("gpt"),
         upstream: name("vllm"),
-        finish_reasons: vec![FinishReason::Stop],
+        finish_reasons: [FinishReason::Stop].into_iter().collect(),
         timing: Timing {
             duration: millis(1_500),
             overhead_request: Some(Duration::from_micros(30)),
@@ -185,7 +185,7 @@ fn refused() -> Exchange {
         model: requested("made-up"),
         code: Some(404),
         outcome: Outcome::UpstreamRefused,
-        finish_reasons: Vec::new(),
+        finish_reasons: FinishReasons::new(),
         ..exchange()
     }
 }
@@ -195,7 +195,7 @@ fn left() -> Exchange {
         stream: true,
         code: None,
         outcome: Outcome::ClientGone,
-        finish_reasons: Vec::new(),
+        finish_reasons: FinishReasons::new(),
         ..exchange()
     }
 }
@@ -293,8 +293,10 @@ fn full() -> Bench {
     pulse(&bench);
     let waiting = bench.open("search");
     waiting.set_awaits_token(true);
-    let streamed =
-        Exchange { finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls], ..stream() };
+    let streamed = Exchange {
+        finish_reasons: [FinishReason::Length, FinishReason::ToolCalls].into_iter().collect(),
+        ..stream()
+    };
     let first = Origin { trace_id: streamed.trace_id.clone(), ..origin("search", Moment::default()) };
     bench.metrics.record(&Fact::FirstToken {
         origin: &first,
@@ -338,7 +340,7 @@ fn full() -> Bench {
                 wall: SystemTime::UNIX_EPOCH,
                 limits: Box::new(limits),
             }),
-            finish_reasons: Vec::new(),
+            finish_reasons: FinishReasons::new(),
             output: Some(Count::estimated(8)),
             ..exchange()
         },
@@ -348,7 +350,7 @@ fn full() -> Bench {
             dialect: DialectId::UNKNOWN,
             model: ModelNames::default(),
             unobserved: Some(Unobserved::UnknownPath),
-            finish_reasons: Vec::new(),
+            finish_reasons: FinishReasons::new(),
             ..exchange()
         },
     ] {
@@ -559,7 +561,11 @@ fn money_is_added_up_in_integers() {
 fn an_unknown_count_is_counted_as_missing_and_adds_nothing() {
     let bench = Bench::new(&config());
     bench.tell(&exchange());
-    bench.tell(&Exchange { dialect: DialectId("rerank"), finish_reasons: Vec::new(), ..exchange() });
+    bench.tell(&Exchange {
+        dialect: DialectId("rerank"),
+        finish_reasons: FinishReasons::new(),
+        ..exchange()
+    });
     bench.tell(&refused());
     let samples = bench.samples();
     let missing = |direction| {

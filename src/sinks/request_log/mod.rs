@@ -202,7 +202,7 @@ mod tests {
         Exchange {
             tenant: Name::from("se\"arch"),
             stream: true,
-            finish_reasons: vec![FinishReason::Stop],
+            finish_reasons: [FinishReason::Stop].into_iter().collect(),
             timing: Timing { ttft: Some(Duration::from_micros(212_345)), ..Timing::default() },
             input: Some(Count::reported(30)),
             usage: Usage { input: Some(30), ..Usage::default() },

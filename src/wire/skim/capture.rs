@@ -58,7 +58,7 @@ impl Skim {
         let fits = from + json.len() <= KEPT_LIMIT;
         if fits {
             self.members.json.extend_from_slice(json);
-            self.members.kept.push((number, from..self.members.json.len()));
+            self.members.keep(number, from);
         }
         fits
     }
@@ -81,9 +81,7 @@ impl Skim {
     pub(super) fn end_capture(&mut self) {
         let Some(Capture { path, kind, .. }) = self.capture.take() else { return };
         match kind {
-            CaptureKind::Keep { from: Some(from) } => {
-                self.members.kept.push((path, from..self.members.json.len()));
-            }
+            CaptureKind::Keep { from: Some(from) } => self.members.keep(path, from),
             CaptureKind::Keep { from: None } => {}
             CaptureKind::Measure(measure) => self.members.add_measure(path, measure),
         }
