@@ -32,14 +32,15 @@ impl Observer {
 
     /// Reads bytes of the body as they are without an encoding.
     fn read_asked(&mut self, bytes: &[u8]) {
-        if let Some(keeping) = &mut self.keeping {
-            keeping.request_chunk(bytes);
-        }
         if let Some(skim) = &mut self.request {
             skim.push(bytes);
             if skim.has_ended() {
                 self.read_request(); // whatever follows changes nothing
             }
+        }
+        // Afterwards: as a rule this is all of the body, and it is known by now whether somebody wants it.
+        if let Some(keeping) = &mut self.keeping {
+            keeping.request_chunk(bytes);
         }
     }
 

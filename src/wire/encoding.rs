@@ -258,8 +258,17 @@ impl Brotli {
 #[cfg(feature = "zstd")]
 struct Zstd {
     context: DCtx<'static>,
-    /// A frame has ended, and none has begun since.
-    between: bool,
+    place: Place,
+}
+
+#[cfg(feature = "zstd")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    InFrame,
+    /// A frame has ended, and nothing has come since.
+    BetweenFrames,
+    /// What came after a frame was none.
+    Ended,
 }
 
 #[cfg(feature = "zstd")]
@@ -267,17 +276,25 @@ impl Zstd {
     fn new() -> Result<Self, Stop> {
         let mut context = DCtx::try_create().ok_or(Stop::NoMemory)?;
         context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(|_| Stop::NoMemory)?;
-        Ok(Self { context, between: false })
+        Ok(Self { context, place: Place::InFrame })
     }
 
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Stop> {
         // A frame begins with 28 (little-endian magic), one to be skipped with 50 to 5F.
-        if self.between && input.first().is_some_and(|first| !matches!(first, 0x28 | 0x50..=0x5F)) {
+        let begins_none = input.first().is_some_and(|first| !matches!(first, 0x28 | 0x50..=0x5F));
+        if self.place == Place::BetweenFrames && begins_none {
+            self.place = Place::Ended;
+        }
+        if self.place == Place::Ended {
             return Ok(Step { ended: true, ..Step::default() });
         }
         let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(output));
         let hint = self.context.decompress_stream(&mut to, &mut from).map_err(|_| Stop::Undecodable)?;
-        self.between = hint == 0 || (self.between && input.is_empty());
+        if hint == 0 {
+            self.place = Place::BetweenFrames;
+        } else if !input.is_empty() {
+            self.place = Place::InFrame;
+        }
         Ok(Step { read: from.pos(), written: to.pos(), ended: false })
     }
 }
@@ -451,9 +468,10 @@ mod tests {
     #[test]
     fn what_follows_the_end_is_not_read() {
         for name in ALL {
-            let mut encoded = encode(name, &EVENTS).concat();
-            encoded.extend_from_slice(b"\0\0and so on");
-            check(name, &encoded, &EVENTS.concat());
+            let encoded = encode(name, &EVENTS).concat();
+            for follows in [b"\0\0and so on".as_slice(), &[b"\0", encoded.as_slice()].concat()] {
+                check(name, &[encoded.as_slice(), follows].concat(), &EVENTS.concat());
+            }
         }
     }
 

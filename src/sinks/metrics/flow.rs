@@ -34,6 +34,7 @@ struct State {
     reserved: HashSet<u64>,
     minutes: Minutes<Key>,
     windows: HashMap<Key, (Window, Moment)>, // with the moment of the last token
+    last: Option<Key>,                       // whose tokens were told last: often the next ones are too
 }
 
 impl Metrics {
@@ -102,7 +103,8 @@ impl Metrics {
         if tokens == Tokens::NONE {
             return;
         }
-        let minute = labels.pick(&BY_MINUTE);
+        let last = flows.last.take().filter(|last| labels.are(&BY_MINUTE, last));
+        let minute = last.unwrap_or_else(|| labels.pick(&BY_MINUTE));
         let all = tokens.input.saturating_add(tokens.output);
         let sent = flows.minutes.add(&minute, sent.unwrap_or(now), now, all);
         let (window, touched) = flows.windows.entry_ref(&minute).or_default();
@@ -112,6 +114,7 @@ impl Metrics {
                 window.add(at, tokens);
             }
         }
+        flows.last = Some(minute);
     }
 
     /// Tells of the wall clock's minute if it is over.
