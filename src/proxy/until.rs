@@ -54,17 +54,17 @@ impl Wake for Bell {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::{pending, poll_fn, ready};
 
-    use tokio::sync::oneshot;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
     #[tokio::test]
     async fn work_that_is_done_gives_its_result_and_a_cancelled_token_ends_the_rest() {
-        let stop = CancellationToken::new();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         assert_eq!(until(&stop, ready(7)).await, Some(7));
-        let waiting = tokio::spawn({
+        let waiting = tasks.spawn({
             let stop = stop.clone();
             async move { until(&stop, pending::<()>()).await }
         });
@@ -75,18 +75,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_heard_after_polls_by_other_tasks() {
-        let stop = CancellationToken::new();
-        let (hand_over, handed) = oneshot::channel();
+    async fn a_token_is_heard_by_another_task_than_the_one_that_polled_first() {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut work = Box::pin({
             let stop = stop.clone();
             async move { until(&stop, pending::<()>()).await }
         });
-        tokio::spawn(async move {
-            std::future::poll_fn(|cx| Poll::Ready(assert!(work.as_mut().poll(cx).is_pending()))).await;
-            hand_over.send(work).ok();
+        let first = tasks.spawn(async move {
+            let polled = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+            (polled, work)
         });
-        let waiting = tokio::spawn(handed.await.unwrap());
+        let (polled, work) = first.await.unwrap();
+        assert!(polled.is_pending());
+        let waiting = tasks.spawn(work);
         tokio::task::yield_now().await;
         stop.cancel();
         assert_eq!(waiting.await.unwrap(), None);
