@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
-/// A point in monotonic time, as the time since the process's [`Clock`] began: 584 years fit. An exchange keeps a dozen,
-/// most of which may be absent, so that one takes no more room than the other.
+/// A point in monotonic time, as the time since the process's [`Clock`] began: 584 years fit. One that may be absent
+/// takes no more room than another: an exchange has a dozen of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(NonZeroU64); // nanoseconds, and one
 

@@ -1,5 +1,6 @@
 //! The accounts plane's loop: takes what the data plane finished, settles it, tells the sinks; looks at open
-//! exchanges for first tokens. One task, so that facts come in order; it may lag, traffic does not wait.
+//! exchanges for first tokens. One task, so that the facts of an exchange come in order; it may lag, traffic does not
+//! wait.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

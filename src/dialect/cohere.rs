@@ -17,7 +17,8 @@ use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new(&["model", "stream", "max_tokens"], &["messages", "documents", "tools"]));
-const TEXTS: &[&str] = &["message"];
+/// Where the generated text of a whole answer is: citations beside it repeat what it says, and pages of documents.
+const TEXTS: &[&str] = &["message.content", "message.tool_plan", "message.tool_calls"];
 static BODY: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new(&["id", "finish_reason", "usage", "error"], TEXTS));
 

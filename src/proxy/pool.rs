@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// The kept connection that was used last, of this thread's that may be used: each chunk from another's
-    /// costs both threads a wake-up. Those that were used since and have been closed are dropped.
+    /// costs both threads a wake-up. Closed ones that are met on the way are dropped.
     fn take(&self, now: Moment) -> Option<Connection> {
         let here = thread::current().id();
         let mut kept = self.kept.lock();
@@ -145,6 +145,9 @@ impl Pool {
         while kept.idle.pop_front_if(|idle| !self.is_young(idle, now)).is_some() {} // the oldest come first
         if self.idle_timeout.is_zero() || connection.sender.is_closed() {
             return;
+        }
+        if kept.idle.len() >= IDLE_CONNECTIONS {
+            kept.idle.retain(|idle| !idle.connection.sender.is_closed());
         }
         if kept.idle.len() >= IDLE_CONNECTIONS {
             kept.idle.pop_front(); // of a thread that has left them behind, maybe

@@ -10,9 +10,16 @@ use tokio_util::sync::CancellationToken;
 /// Runs `work` until it is done, or `stop` is cancelled: none then. As the token's own way does, but that one takes a
 /// lock each time the work is polled, several times for each request; here the token is looked at when it rings.
 pub(super) async fn until<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    if stop.is_cancelled() {
+        return None;
+    }
     let (mut stopped, mut work) = (pin!(stop.cancelled()), pin!(work));
     let mut bell: Option<Arc<Bell>> = None;
     std::future::poll_fn(|cx| {
+        // First, so that what has come by now is taken: a request that has been read is answered.
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
         if bell.as_ref().is_none_or(|bell| bell.has_rung() || !bell.task.will_wake(cx.waker())) {
             let hung = bell.insert(Arc::new(Bell::of(cx.waker())));
             let waker = Waker::from(Arc::clone(hung));
@@ -20,7 +27,7 @@ pub(super) async fn until<T>(stop: &CancellationToken, work: impl Future<Output 
                 return Poll::Ready(None);
             }
         }
-        work.as_mut().poll(cx).map(Some)
+        Poll::Pending
     })
     .await
 }
@@ -72,6 +79,20 @@ mod tests {
         stop.cancel();
         assert_eq!(waiting.await.unwrap(), None);
         assert_eq!(until(&stop, ready(7)).await, None, "it was cancelled before");
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_when_the_token_is_cancelled_gives_its_result() {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let waiting = tasks.spawn({
+            let stop = stop.clone();
+            async move { until(&stop, finished).await }
+        });
+        tokio::task::yield_now().await;
+        stop.cancel();
+        finish.send(7).unwrap();
+        assert_eq!(waiting.await.unwrap(), Some(Ok(7)));
     }
 
     #[tokio::test]

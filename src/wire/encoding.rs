@@ -264,6 +264,7 @@ struct Zstd {
 #[cfg(feature = "zstd")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// Or before the first one.
     InFrame,
     /// A frame has ended, and nothing has come since.
     BetweenFrames,

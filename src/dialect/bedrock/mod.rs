@@ -96,6 +96,9 @@ impl Dialect for Bedrock {
         if let Some(tier) = members.text("serviceTier.type") {
             emit(Signal::Tier(&tier));
         }
+        if let Some(model) = members.text("trace.promptRouter.invokedModelId").filter(|id| !id.is_empty()) {
+            emit(Signal::Model(model_of(&model)));
+        }
         payload::tell_body(members, emit);
         tell_text(members, payload::TEXTS, emit);
         let kind = members.text("__type");
@@ -218,6 +221,22 @@ struct Last<'a> {
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     service_tier: Option<Tier<'a>>,
+    trace: Option<RoutingTrace<'a>>,
+}
+
+/// Where a prompt router says which model it took.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct RoutingTrace<'a> {
+    #[serde(borrow)]
+    prompt_router: Option<Routed<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Routed<'a> {
+    #[serde(borrow)]
+    invoked_model_id: Word<'a>,
 }
 
 #[derive(Deserialize, Default)]
@@ -255,6 +274,10 @@ impl Last<'_> {
         if let Some(usage) = self.usage {
             tell_usage(usage.get(), emit);
         }
+        let routed = self.trace.as_ref().and_then(|trace| trace.prompt_router.as_ref());
+        if let Some(model) = routed.and_then(|routed| routed.invoked_model_id.as_str()) {
+            emit(Signal::Model(model_of(model)));
+        }
         if name == "metadata" {
             emit(Signal::Done);
         }
@@ -267,15 +290,16 @@ fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_
     }
 }
 
-/// Cached input is reported apart from the rest. Nova's own answers have longer names for it.
+/// Cached input is reported apart from the rest: under the names that converse documents, under the longer ones that
+/// Nova's own answers have, or under both.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct UsageBody<'a> {
     input_tokens: Number,
-    #[serde(alias = "cacheReadInputTokenCount")]
     cache_read_input_tokens: Number,
-    #[serde(alias = "cacheWriteInputTokenCount")]
+    cache_read_input_token_count: Number,
     cache_write_input_tokens: Number,
+    cache_write_input_token_count: Number,
     #[serde(borrow)]
     cache_details: Option<&'a RawValue>,
     output_tokens: Number,
@@ -301,8 +325,8 @@ fn tell_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
     }
     emit(Signal::Usage(Usage {
         input_uncached: body.input_tokens.0,
-        cache_read: body.cache_read_input_tokens.0,
-        cache_write: body.cache_write_input_tokens.0,
+        cache_read: body.cache_read_input_tokens.or(body.cache_read_input_token_count),
+        cache_write: body.cache_write_input_tokens.or(body.cache_write_input_token_count),
         cache_write_1h: hour,
         output: body.output_tokens.0,
         ..Usage::default()

@@ -32,6 +32,9 @@ const KEEP: &[&str] = &[
     "prompt_token_count",
     "generation_token_count",
     "serviceTier.type",
+    "trace.promptRouter.invokedModelId",
+    "response_type",
+    "results.*.relevance_score",
     "error",
     "__type",
 ];
@@ -73,9 +76,10 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     let results = members.each("results.*.tokenCount");
     let results =
         results.filter_map(|json| serde_json::from_slice::<Number>(json).ok()?.0).reduce(u64::saturating_add);
+    let output = number("generation_token_count").0.or(results);
     let usage = Usage {
         input: number("inputTextTokenCount").or(number("prompt_token_count")),
-        output: number("generation_token_count").0.or(results),
+        output: output.or_else(|| generates_nothing(members).then_some(0)),
         ..Usage::default()
     };
     if usage != Usage::default() {
@@ -93,6 +97,15 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     if members.text("type").as_deref() == Some("error") && !members.has("error") {
         emit(Signal::Failed("error"));
     }
+}
+
+/// Whether a whole answer is one of embeddings, Titan's or Cohere's, or of a rerank: it has no output to count.
+fn generates_nothing(members: &Members) -> bool {
+    let is_of_titan = members.has("inputTextTokenCount")
+        && members.measure("results.*.outputText").bytes == 0
+        && members.each("results.*.tokenCount").next().is_none();
+    let is_of_cohere = members.text("response_type").is_some_and(|kind| kind.starts_with("embeddings"));
+    is_of_titan || is_of_cohere || members.has("results.*.relevance_score")
 }
 
 /// A model's own report of tokens.
@@ -211,6 +224,8 @@ struct Choice<'a> {
     text: Option<&'a RawValue>,
     #[serde(borrow)]
     stop_reason: Word<'a>,
+    #[serde(borrow)]
+    finish_reason: Word<'a>,
 }
 
 #[derive(Deserialize, Default)]
@@ -303,6 +318,7 @@ impl Choice<'_> {
             }
         }
         tell_finish(&self.stop_reason, emit);
+        tell_finish(&self.finish_reason, emit);
     }
 }
 
