@@ -100,7 +100,7 @@ impl Keeping {
     pub(super) fn request_chunk(&mut self, bytes: &[u8]) {
         let Some(held) = self.kept.request.as_ref().map(Vec::len) else { return };
         if !self.fits(held, bytes.len()) {
-            self.kept.request = None;
+            self.lose_request();
         } else if let Some(request) = &mut self.kept.request {
             request.extend_from_slice(bytes);
         }
@@ -111,7 +111,7 @@ impl Keeping {
         if self.keeps.keeps(requested, None) {
             self.decided = Some(true);
         } else {
-            self.kept.request = None; // the model that serves may still be known
+            self.lose_request(); // the model that serves may still be known
         }
     }
 
@@ -145,7 +145,7 @@ impl Keeping {
                     None => parts.push(Part { choice, kind, text: text.into_owned(), first_event: 0 }),
                 }
             }
-            _ => self.kept.output = None,
+            _ => self.lose_output(),
         }
         true
     }
@@ -164,8 +164,7 @@ impl Keeping {
         }
         let held = self.output_bytes();
         if !self.fits(held, bytes.len()) {
-            self.kept.output = None;
-            return;
+            return self.lose_output();
         }
         match &mut self.kept.output {
             Some(Output::Body(body)) => body.extend_from_slice(bytes),
@@ -181,18 +180,71 @@ impl Keeping {
         }
     }
 
-    /// The request cannot be read.
+    /// The request cannot be read, or kept.
     pub(super) fn lose_request(&mut self) {
         self.kept.request = None;
+        self.give_back();
     }
 
-    /// Something of what was generated could not be read.
+    /// Something of what was generated could not be read, or kept.
     pub(super) fn lose_output(&mut self) {
         self.kept.output = None;
+        self.give_back();
+    }
+
+    /// Others may keep what is kept here no more.
+    fn give_back(&mut self) {
+        self.bytes = self.kept.request.as_ref().map_or(0, Vec::len) + self.output_bytes();
+        self.kept.share.shrink_to(self.bytes);
     }
 
     /// What was kept, where there is a tokenizer to count it.
     pub(super) fn finish(self) -> Option<Kept> {
         (self.decided == Some(true)).then_some(self.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is a tokenizer for one model.
+    #[derive(Debug)]
+    struct Only(&'static str);
+
+    impl Keeps for Only {
+        fn keeps(&self, requested: Option<&Name>, served: Option<&Name>) -> bool {
+            [requested, served].into_iter().flatten().any(|name| name.as_str() == self.0)
+        }
+    }
+
+    fn keeping(limit: usize) -> (Keeping, Arc<Budget>) {
+        let budget = Arc::new(Budget::new(limit));
+        (Keeping::new(Arc::new(Only("known")), true, Arc::clone(&budget)), budget)
+    }
+
+    #[test]
+    fn what_nobody_counts_takes_no_room_from_others() {
+        for (model, held) in [("known", 8), ("unknown", 0)] {
+            let (mut keeping, budget) = keeping(100);
+            keeping.request_chunk(b"half");
+            keeping.request_chunk(b"rest");
+            keeping.request_end(Some(&Name::from(model)));
+            assert_eq!(budget.held(), held, "{model}");
+        }
+    }
+
+    #[test]
+    fn of_what_does_not_fit_nothing_is_held() {
+        let (mut keeping, budget) = keeping(10);
+        keeping.request_chunk(b"eight by");
+        keeping.request_chunk(b"more");
+        assert_eq!(budget.held(), 0);
+        let served = Name::from("known");
+        keeping.body_chunk((None, Some(&served)), b"an answer");
+        assert_eq!(budget.held(), 9);
+        keeping.body_chunk((None, Some(&served)), b"of two pieces");
+        assert_eq!(budget.held(), 0);
+        assert_eq!(keeping.finish().map(|kept| (kept.request, kept.output)), Some((None, None)));
     }
 }
