@@ -77,9 +77,9 @@ pub async fn connection(
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) {
-    let Some(Ok(opening)) = until(&stop, Opening::read(socket, HEAD_TIMEOUT)).await else {
-        return;
-    };
+    // Boxed, so that the room which it takes is not the connection's for as long as that is open.
+    let opened = Box::pin(until(&stop, Opening::read(socket, HEAD_TIMEOUT))).await;
+    let Some(Ok(opening)) = opened else { return };
     let cut = proxy.cut.clone();
     let is_http2 = opening.is_http2;
     let socket = TokioIo::new(opening);

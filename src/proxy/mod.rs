@@ -23,10 +23,10 @@ mod upstream;
 mod watch;
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -148,13 +148,47 @@ impl Proxy {
 /// The body of an answer: the upstream's, or our own.
 type AnswerBody = Either<ResponseTap, Full<Bytes>>;
 
-/// Takes one request to its upstream and the answer back. What needs no waiting is done before there is a future, for
-/// an exchange holds that as long as it runs.
-fn handle(
-    proxy: Arc<Proxy>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
-    Begun::new(proxy, request).answer()
+/// Takes one request to its upstream and the answer back. What needs no waiting is done before there is a future.
+fn handle(proxy: Arc<Proxy>, request: Request<Incoming>) -> Answering {
+    Answering { begun: Some(Begun::new(proxy, request)), rest: None }
+}
+
+/// The answer to a request. Written out, for the library keeps as much room as this takes for as long as a connection
+/// is open: as an `async` function it would be three times as large.
+struct Answering {
+    /// None once the answer has been given.
+    begun: Option<Begun>,
+    /// What the client is still sending is read first, where nobody takes it.
+    rest: Option<Pin<Box<dyn Future<Output = Answered> + Send>>>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { begun: slot, rest } = self.get_mut();
+        let Some(begun) = slot else { return Poll::Pending };
+        let answered = match rest {
+            Some(rest) => ready!(rest.as_mut().poll(cx)),
+            None => match ready!(begun.poll_answered(cx)) {
+                answered @ (Answered::NoWay(_) | Answered::Nothing(_)) => {
+                    let upload = Arc::clone(&begun.upload);
+                    ready!(rest.insert(Box::pin(after_rest(answered, upload))).as_mut().poll(cx))
+                }
+                answered => answered,
+            },
+        };
+        slot.take().map_or(Poll::Pending, |begun| Poll::Ready(Ok(begun.answer(answered))))
+    }
+}
+
+/// What came of a request in the end, once no more of it is to be read.
+async fn after_rest(answered: Answered, upload: Arc<Upload>) -> Answered {
+    upload.read_rest().await;
+    match answered {
+        Answered::Nothing(_) if upload.has_failed() => Answered::ClientGone,
+        answered => answered,
+    }
 }
 
 /// An exchange whose request's head has been read.
@@ -230,43 +264,56 @@ impl Begun {
         Self { proxy, recording, dialect, upload, course }
     }
 
-    async fn answer(self) -> Result<Response<AnswerBody>, Infallible> {
-        let Self { proxy, recording, dialect, upload, course } = self;
-        let fail = |mut recording: Recording, trouble: Trouble| {
-            recording.own_answer(trouble.status(), trouble.class());
-            let answer = trouble.answer(dialect, recording.request_id().as_str());
-            recording.finish(trouble.ending());
-            answer.map(Either::Right)
-        };
-        let Course { upstream, sending, mut deadline, client, downstream } = match course {
+    /// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
+    /// noticed even while there is no connection yet.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        let Course { sending, deadline, .. } = match &mut self.course {
             Ok(course) => course,
-            Err(trouble) => {
-                Box::pin(upload.read_rest()).await; // rare and large
-                return Ok(fail(recording, trouble));
-            }
+            Err(trouble) => return Poll::Ready(Answered::NoWay(*trouble)),
         };
-        Ok(match answer(sending, &upload, &mut deadline).await {
-            Answered::Head(answer) if answer.response.status() == 101 && downstream.is_none() => {
-                fail(recording, Trouble::Garbled)
+        // First, so that what a request asked is known even if nobody takes it.
+        let client_gone = self.upload.poll_ahead(cx).is_ready();
+        match sending.as_mut().poll(cx) {
+            Poll::Ready(Ok(answer)) => return Poll::Ready(Answered::Head(answer)),
+            Poll::Ready(Err(_)) if self.upload.has_failed() => return Poll::Ready(Answered::ClientGone),
+            Poll::Ready(Err(error)) => return Poll::Ready(Answered::Nothing(error)),
+            Poll::Pending => {}
+        }
+        if client_gone {
+            return Poll::Ready(Answered::ClientGone);
+        }
+        deadline.poll_first_byte(&self.upload, cx).map(|()| Answered::TimedOut)
+    }
+
+    fn answer(self, answered: Answered) -> Response<AnswerBody> {
+        let Self { proxy, mut recording, dialect, upload, course } = self;
+        let trouble = match (answered, course) {
+            (Answered::Head(answer), Ok(course)) => {
+                if answer.response.status() != 101 || course.downstream.is_some() {
+                    return pass_on(&proxy, answer, recording, course, upload);
+                }
+                Trouble::Garbled
             }
-            Answered::Head(answer) => {
-                pass_on(&proxy, answer, recording, &client, downstream, deadline, upload)
-            }
-            Answered::Nothing(error) => match error.downcast::<Refusal>() {
-                Ok(refusal) => refuse(recording, dialect, &refusal),
+            (Answered::Nothing(error), Ok(Course { upstream, .. })) => match error.downcast::<Refusal>() {
+                Ok(refusal) => return refuse(recording, dialect, &refusal),
                 Err(error) => {
                     upstream.tell(&*error, proxy.clock.now());
-                    fail(recording, Trouble::of(&*error))
+                    Trouble::of(&*error)
                 }
             },
-            Answered::ClientGone => {
+            (Answered::ClientGone, Ok(_)) => {
                 // Nobody reads it.
                 let answer = Trouble::ClosedEarly.answer(dialect, recording.request_id().as_str());
                 recording.finish(Ending::ClientGone);
-                answer.map(Either::Right)
+                return answer.map(Either::Right);
             }
-            Answered::TimedOut => fail(recording, Trouble::FirstByteTimedOut),
-        })
+            (Answered::TimedOut, Ok(_)) => Trouble::FirstByteTimedOut,
+            (Answered::NoWay(trouble), _) | (_, Err(trouble)) => trouble,
+        };
+        recording.own_answer(trouble.status(), trouble.class());
+        let answer = trouble.answer(dialect, recording.request_id().as_str());
+        recording.finish(trouble.ending());
+        answer.map(Either::Right)
     }
 }
 
@@ -313,36 +360,11 @@ struct Client {
 /// What came of a request before its answer's body.
 enum Answered {
     Head(Answer),
+    /// It could not be sent anywhere.
+    NoWay(Trouble),
     Nothing(SendError),
     ClientGone,
     TimedOut,
-}
-
-/// Waits for the answer's head. Meanwhile the request's body is read ahead, so that a client that hangs up is
-/// noticed even while there is no connection yet.
-async fn answer(mut sending: Sending, upload: &Upload, deadline: &mut Deadline) -> Answered {
-    let answered = poll_fn(|cx: &mut Context<'_>| {
-        // First, so that what a request asked is known even if nobody takes it.
-        let client_gone = upload.poll_ahead(cx).is_ready();
-        match sending.as_mut().poll(cx) {
-            Poll::Ready(Ok(answer)) => return Poll::Ready(Answered::Head(answer)),
-            Poll::Ready(Err(_)) if upload.has_failed() => return Poll::Ready(Answered::ClientGone),
-            Poll::Ready(Err(error)) => return Poll::Ready(Answered::Nothing(error)),
-            Poll::Pending => {}
-        }
-        if client_gone {
-            return Poll::Ready(Answered::ClientGone);
-        }
-        deadline.poll_first_byte(upload, cx).map(|()| Answered::TimedOut)
-    })
-    .await;
-    if matches!(answered, Answered::Nothing(_)) {
-        Box::pin(upload.read_rest()).await; // rare and large
-        if upload.has_failed() {
-            return Answered::ClientGone;
-        }
-    }
-    answered
 }
 
 /// Passes an answer on to the client.
@@ -350,18 +372,17 @@ fn pass_on(
     proxy: &Arc<Proxy>,
     answer: Answer,
     mut recording: Recording,
-    client: &Client,
-    downstream: Option<hyper::upgrade::OnUpgrade>,
-    deadline: Deadline,
+    course: Course,
     upload: Arc<Upload>,
 ) -> Response<AnswerBody> {
+    let Course { deadline, client, downstream, .. } = course;
     let Answer { mut response, line, lease, injection } = answer;
     let version = response.version();
     // Over HTTP/2 the connection's reads are other streams' too.
     let is_http1 = version != Version::HTTP_2;
     let now = proxy.clock.now();
     let at = line.as_ref().filter(|_| is_http1).map_or(now, Line::last_read).min(now);
-    recording.head(&head_of(&response, client), at, line.as_ref().and_then(Line::take_connect_time));
+    recording.head(&head_of(&response, &client), at, line.as_ref().and_then(Line::take_connect_time));
 
     if response.status() == http::StatusCode::SWITCHING_PROTOCOLS
         && let Some(downstream) = downstream
