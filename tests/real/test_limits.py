@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 
 import programs
-from exposition import Scrape
+from exposition import Scrape, Scraper
 
 LIMIT = 40_000
 CLIENTS = 20
@@ -273,7 +273,7 @@ def test_a_provider_with_the_same_limit_never_refuses_who_is_delayed(tmp_path):
         settings = config(tmp_path, upstream, limits)
         with programs.sidecar(None, tmp_path, "--config", str(settings)) as sidecar:
             delayed = ask(sidecar.address, 62)
-            page = scrape(sidecar)
+            page = Scraper(sidecar.metrics_url).settled(started=len(delayed))
         log = sidecar.log()
     print(f"naive: {naive.count(429)} refused of {len(naive)}; delayed: {delayed.count(429)} of {len(delayed)}")
     assert naive.count(429) > 200
