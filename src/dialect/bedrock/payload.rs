@@ -101,7 +101,9 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
 
 /// Whether a whole answer is one of embeddings, Titan's or Cohere's, or of a rerank: it has no output to count.
 fn generates_nothing(members: &Members) -> bool {
-    let is_of_titan = members.has("inputTextTokenCount")
+    // Of one that was cut off, what generates may be what is missing.
+    let is_of_titan = members.is_complete()
+        && members.has("inputTextTokenCount")
         && members.measure("results.*.outputText").bytes == 0
         && members.each("results.*.tokenCount").next().is_none();
     let is_of_cohere = members.text("response_type").is_some_and(|kind| kind.starts_with("embeddings"));
