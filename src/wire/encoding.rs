@@ -97,6 +97,8 @@ pub struct Decoder {
     share: Share,
     read: u64,
     written: u64,
+    /// The body has ended: what follows is not read, whatever it is.
+    ended: bool,
 }
 
 impl Decoder {
@@ -113,20 +115,21 @@ impl Decoder {
             Encoding::Zstd => Coding::Zstd(Zstd::new()?),
         };
         hold(&mut share, coding.memory(0))?;
-        Ok(Self { coding, share, read: 0, written: 0 })
+        Ok(Self { coding, share, read: 0, written: 0, ended: false })
     }
 
     /// A decoder for bare deflate (RFC 1951) in pieces that a framing tells apart, where there is memory for it.
     pub(super) fn bare_deflate(budget: &Arc<Budget>) -> Result<Self, Stop> {
         let mut share = Share::of(Arc::clone(budget));
         hold(&mut share, INFLATE_MEMORY)?;
-        Ok(Self { coding: Coding::Deflate(Inflate::bare()), share, read: 0, written: 0 })
+        Ok(Self { coding: Coding::Deflate(Inflate::bare()), share, read: 0, written: 0, ended: false })
     }
 
     /// A piece of bare deflate has ended. `afresh`: the next one does not refer to it.
     pub(super) fn restart(&mut self, afresh: bool) {
         if let Coding::Deflate(inflate) = &mut self.coding {
             inflate.restart(afresh);
+            self.ended = false;
         }
     }
 
@@ -138,7 +141,7 @@ impl Decoder {
         let most = FREE.saturating_add(self.read.saturating_mul(RATIO_LIMIT));
         let most = most.min(self.written.saturating_add(CHUNK_LIMIT as u64));
         let mut rest = chunk;
-        loop {
+        while !self.ended {
             let step = self.coding.step(rest, &mut scratch)?;
             rest = rest.get(step.read..).unwrap_or_default();
             self.written += step.written as u64;
@@ -150,13 +153,15 @@ impl Decoder {
                 emit(scratch.get(..step.written).unwrap_or_default());
             }
             // It may hold more though there was room: a window that is full is written out first.
-            if step.ended || (rest.is_empty() && step.written == 0) {
+            self.ended = step.ended;
+            if rest.is_empty() && step.written == 0 {
                 return Ok(());
             }
-            if step.read == 0 && step.written == 0 {
+            if step.read == 0 && step.written == 0 && !step.ended {
                 return Err(Stop::Undecodable);
             }
         }
+        Ok(())
     }
 }
 
@@ -258,18 +263,8 @@ impl Brotli {
 #[cfg(feature = "zstd")]
 struct Zstd {
     context: DCtx<'static>,
-    place: Place,
-}
-
-#[cfg(feature = "zstd")]
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Or before the first one.
-    InFrame,
-    /// A frame has ended, and nothing has come since.
-    BetweenFrames,
-    /// What came after a frame was none.
-    Ended,
+    /// A frame has ended, and none has begun since.
+    between: bool,
 }
 
 #[cfg(feature = "zstd")]
@@ -277,25 +272,17 @@ impl Zstd {
     fn new() -> Result<Self, Stop> {
         let mut context = DCtx::try_create().ok_or(Stop::NoMemory)?;
         context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(|_| Stop::NoMemory)?;
-        Ok(Self { context, place: Place::InFrame })
+        Ok(Self { context, between: false })
     }
 
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Stop> {
         // A frame begins with 28 (little-endian magic), one to be skipped with 50 to 5F.
-        let begins_none = input.first().is_some_and(|first| !matches!(first, 0x28 | 0x50..=0x5F));
-        if self.place == Place::BetweenFrames && begins_none {
-            self.place = Place::Ended;
-        }
-        if self.place == Place::Ended {
+        if self.between && input.first().is_some_and(|first| !matches!(first, 0x28 | 0x50..=0x5F)) {
             return Ok(Step { ended: true, ..Step::default() });
         }
         let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(output));
         let hint = self.context.decompress_stream(&mut to, &mut from).map_err(|_| Stop::Undecodable)?;
-        if hint == 0 {
-            self.place = Place::BetweenFrames;
-        } else if !input.is_empty() {
-            self.place = Place::InFrame;
-        }
+        self.between = hint == 0 || (self.between && input.is_empty());
         Ok(Step { read: from.pos(), written: to.pos(), ended: false })
     }
 }
