@@ -2,8 +2,10 @@
 //! Decides nothing about tokens or money, and waits for nobody who counts them.
 
 mod admit;
+mod bell;
 mod connect;
 mod deadline;
+mod head_timer;
 mod headers;
 mod inject;
 mod lanes;

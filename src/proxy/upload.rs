@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::time::error::Elapsed;
 
 use super::watch::Watch;
@@ -79,7 +80,7 @@ pub(super) struct Upload {
 #[derive(Debug)]
 struct UploadState {
     incoming: Incoming,
-    ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>,
+    ahead: SmallVec<[Result<Frame<Bytes>, hyper::Error>; 1]>, // as a rule there is one
     ahead_bytes: usize,
     /// It is not sent before all of it is here, or it turns out too large for that.
     awaits_whole: bool,
@@ -101,7 +102,7 @@ impl Upload {
         }
         let state = UploadState {
             incoming,
-            ahead: VecDeque::new(),
+            ahead: SmallVec::new(),
             ahead_bytes: 0,
             awaits_whole: false,
             taken: false,
@@ -275,12 +276,13 @@ impl Upload {
         if !std::mem::replace(&mut state.taken, true) {
             self.watch.reach(Stage::Sending);
         }
-        if let Some(frame) = state.ahead.pop_front() {
+        if !state.ahead.is_empty() {
+            let frame = state.ahead.remove(0);
             let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
             state.ahead_bytes -= bytes;
             self.watch.read_ahead().fetch_sub(bytes, Ordering::Relaxed);
             if state.ahead.is_empty() {
-                state.ahead = VecDeque::new(); // its memory is not held while the answer runs
+                state.ahead.shrink_to_fit(); // its memory is not held while the answer runs
             }
             return Poll::Ready(Some(frame));
         }
@@ -315,7 +317,7 @@ impl Original {
         state.taken = false;
         state.ahead_bytes = bytes.len();
         if !bytes.is_empty() {
-            state.ahead.push_back(Ok(Frame::data(bytes))); // an empty frame would be a body where there is none
+            state.ahead.push(Ok(Frame::data(bytes))); // an empty frame would be a body where there is none
         }
     }
 }
@@ -333,13 +335,13 @@ impl UploadState {
         let is_small = |data: &Bytes| data.len() < GATHERED;
         let small = frame.as_ref().ok().and_then(Frame::data_ref).filter(|data| is_small(data));
         let last =
-            self.ahead.back().and_then(|last| last.as_ref().ok()?.data_ref()).filter(|data| is_small(data));
-        let (Some(data), Some(last)) = (small, last) else { return self.ahead.push_back(frame) };
+            self.ahead.last().and_then(|last| last.as_ref().ok()?.data_ref()).filter(|data| is_small(data));
+        let (Some(data), Some(last)) = (small, last) else { return self.ahead.push(frame) };
         let last = last.clone();
-        self.ahead.pop_back();
+        self.ahead.pop();
         let mut both = last.try_into_mut().unwrap_or_else(|last| BytesMut::from(last.as_ref()));
         both.extend_from_slice(data);
-        self.ahead.push_back(Ok(Frame::data(both.freeze())));
+        self.ahead.push(Ok(Frame::data(both.freeze())));
     }
 
     fn is_end_stream(&self) -> bool {

@@ -38,49 +38,55 @@ impl<M: SerializeMap> MemberWriter for Map<M> {
     }
 }
 
-/// An object's text.
-pub(super) struct Text(Vec<u8>);
+/// The text of an object, at the end of a buffer.
+pub(super) struct Text<'a> {
+    text: &'a mut Vec<u8>,
+    has_members: bool,
+}
 
-impl MemberWriter for Text {
+impl MemberWriter for Text<'_> {
     type Error = serde_json::Error;
 
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {
         let Some(value) = value else { return Ok(()) };
         self.put_name(name);
-        serde_json::to_writer(&mut self.0, &value)
+        serde_json::to_writer(&mut *self.text, &value)
     }
 
     fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> serde_json::Result<()> {
         let Some(word) = word else { return Ok(()) };
         self.put_name(name);
-        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
+        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.text.extend_from_slice(piece));
         Ok(())
     }
 
     fn put_time(&mut self, name: &'static str, time: Option<SystemTime>) -> serde_json::Result<()> {
         let Some(time) = time else { return Ok(()) };
         self.put_name(name);
-        write!(self.0, "\"{}\"", humantime::format_rfc3339_millis(time)).map_err(serde_json::Error::io)
+        write!(self.text, "\"{}\"", humantime::format_rfc3339_millis(time)).map_err(serde_json::Error::io)
     }
 }
 
-impl Text {
-    /// An object without members yet, with room for so many bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+impl<'a> Text<'a> {
+    /// An object without members yet.
+    pub(super) fn begin(text: &'a mut Vec<u8>) -> Self {
+        text.push(b'{');
+        Self { text, has_members: false }
     }
 
-    /// Its text, closed, without a line feed. An object has a member.
-    pub(super) fn end(mut self) -> Vec<u8> {
-        self.0.push(b'}');
-        self.0
+    /// Closes it, without a line feed.
+    pub(super) fn end(self) {
+        self.text.push(b'}');
     }
 
     fn put_name(&mut self, name: &'static str) {
-        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
-        self.0.push(b'"');
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
+        self.text.reserve(name.len() + 4); // once, not for each piece
+        if std::mem::replace(&mut self.has_members, true) {
+            self.text.push(b',');
+        }
+        self.text.push(b'"');
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b"\":");
     }
 }
 

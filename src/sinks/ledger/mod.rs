@@ -105,7 +105,8 @@ impl Sink for UsageLedger {
 
 /// An exchange as it stands in the ledger, with its line feed. What is unknown is absent, never 0.
 fn line(exchange: &Exchange, run: &str, seq: u64) -> Result<Vec<u8>, serde_json::Error> {
-    let mut out = Text::with_capacity(LINE);
+    let mut text = Vec::with_capacity(LINE);
+    let mut out = Text::begin(&mut text);
     let detail = |value: Option<u64>| value.filter(|_| exchange.accepted());
     out.put("time", Some(humantime::format_rfc3339_millis(exchange.ended_at).to_string()))?;
     out.put("run", Some(run))?;
@@ -126,9 +127,9 @@ fn line(exchange: &Exchange, run: &str, seq: u64) -> Result<Vec<u8>, serde_json:
     out.put("audio_output_tokens", detail(exchange.usage.audio_output))?;
     out.put_word("unpriced", exchange.unpriced.map(Unpriced::label))?;
     out.put("config", Some(exchange.config.as_str()))?;
-    let mut line = out.end();
-    line.push(b'\n');
-    Ok(line)
+    out.end();
+    text.push(b'\n');
+    Ok(text)
 }
 
 #[cfg(test)]

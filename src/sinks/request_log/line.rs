@@ -8,8 +8,6 @@ use serde::ser::{SerializeMap, Serializer};
 use super::super::json::{Amount, Map, MemberWriter, Text};
 use crate::exchange::{Blame, Exchange, FinishReason, Limited, Name, Reset, ToldLimits, Unobserved};
 
-const LINE: usize = 1_024; // most lines have 700 to 900 bytes
-
 /// One exchange as it stands in the log. What is unknown is absent.
 #[derive(Debug)]
 pub struct Line<'a> {
@@ -79,11 +77,12 @@ impl Line<'_> {
         out.put("overhead_seconds", (!reproducible).then_some(rounded(overhead)))
     }
 
-    /// The line's text, without a line feed.
-    pub(super) fn text(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut text = Text::with_capacity(LINE);
+    /// Adds the line to a text, without a line feed. After an error a part of it may stand there.
+    pub(super) fn write(&self, text: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let mut text = Text::begin(text);
         self.put(&mut text)?;
-        Ok(text.end())
+        text.end();
+        Ok(())
     }
 }
 

@@ -9,15 +9,15 @@ mod line;
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 pub use line::Line;
 pub(super) use line::put_tokens;
@@ -27,17 +27,33 @@ use crate::config::{LogPath, RequestLog as Settings};
 use crate::exchange::Exchange;
 use crate::vitals::{DropStage, Vitals};
 
-const QUEUE: usize = 8_192; // some seconds of a blocked pipe at a thousand lines a second
+const QUEUE: u64 = 8_192; // lines: some seconds of a blocked pipe at a thousand a second
 
 /// The sink.
 #[derive(Debug)]
 pub struct RequestLog {
     sample: f64,
     vitals: Arc<Vitals>,
-    waiting: Arc<AtomicU64>,
-    /// Taken when the log is closed.
-    lines: Mutex<Option<SyncSender<Vec<u8>>>>,
+    queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What waits to be written. Lines are written into one text, from end to end: each by itself would be a piece of
+/// memory that one thread takes and another gives back.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// The first line has come, or the log is closed.
+    changed: Condvar,
+    /// Lines that are not written yet.
+    lines: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    text: Vec<u8>,
+    lines: u64,
+    is_closed: bool,
 }
 
 impl RequestLog {
@@ -48,29 +64,29 @@ impl RequestLog {
     pub fn open(settings: &Settings, vitals: Arc<Vitals>) -> io::Result<Option<Self>> {
         let out: Box<dyn Out> = match &settings.path {
             None => return Ok(None),
-            Some(LogPath::Stdout) => Box::new(io::stdout()),
+            Some(LogPath::Stdout) => Box::new(LogFile::stdout()?),
             Some(LogPath::File(path)) => Box::new(LogFile::open(path)?),
         };
         Self::start(out, settings.sample, vitals).map(Some)
     }
 
     fn start(out: Box<dyn Out>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
-        let (lines, queue) = sync_channel(QUEUE);
-        let waiting = Arc::<AtomicU64>::default();
-        let writer = Writer { queue, out, waiting: Arc::clone(&waiting), vitals: Arc::clone(&vitals) };
+        let queue = Arc::<Queue>::default();
+        let writer = Writer { queue: Arc::clone(&queue), out, vitals: Arc::clone(&vitals) };
         let writer = std::thread::Builder::new().name("request-log".into()).spawn(move || writer.run())?;
-        Ok(Self { sample, vitals, waiting, lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)) })
+        Ok(Self { sample, vitals, queue, writer: Mutex::new(Some(writer)) })
     }
 
     /// Lines that are not written yet.
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.queue.lines.load(Ordering::Relaxed)
     }
 
     /// Writes what is queued and ends; waits for it as long as that takes. Further facts are dropped and
     /// counted.
     pub fn close(&self) {
-        drop(self.lines.lock().take());
+        self.queue.waiting.lock().is_closed = true;
+        self.queue.changed.notify_one();
         if let Some(writer) = self.writer.lock().take() {
             // A writer that panicked has nothing left to write.
             let _ = writer.join();
@@ -94,14 +110,42 @@ impl Sink for RequestLog {
         if !self.samples(exchange) {
             return;
         }
-        let line = Line::of(exchange).text().ok();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let sent =
-            line.zip(self.lines.lock().as_ref()).is_some_and(|(line, lines)| lines.try_send(line).is_ok());
-        if !sent {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.queue.push(&Line::of(exchange)) {
             self.vitals.dropped(DropStage::RequestLog).add_one();
         }
+    }
+}
+
+impl Queue {
+    /// Adds a line; gives whether there was room for it.
+    fn push(&self, line: &Line<'_>) -> bool {
+        let mut waiting = self.waiting.lock();
+        let before = waiting.text.len();
+        if waiting.is_closed || waiting.lines >= QUEUE {
+            return false;
+        }
+        if line.write(&mut waiting.text).is_err() {
+            waiting.text.truncate(before);
+            return false;
+        }
+        waiting.text.push(b'\n');
+        waiting.lines += 1;
+        self.lines.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Waits for lines, and puts them where others have been. None: the log is closed, and none is left.
+    fn take(&self, text: &mut Vec<u8>) -> Option<u64> {
+        let mut waiting = self.waiting.lock();
+        self.changed.wait_while(&mut waiting, |waiting| waiting.lines == 0 && !waiting.is_closed);
+        // Lines gather for a moment: a thread that is woken for each costs more than the line.
+        self.changed.wait_while_for(&mut waiting, |waiting| !waiting.is_closed, GATHER);
+        text.clear();
+        std::mem::swap(text, &mut waiting.text);
+        Some(std::mem::take(&mut waiting.lines)).filter(|lines| *lines > 0)
     }
 }
 
@@ -111,18 +155,21 @@ trait Out: Write + Send {
     fn follow(&mut self) {}
 }
 
-impl Out for io::Stdout {}
-
-/// A file that is opened anew where its name leads to another one, as after a rotation.
+/// A file that is opened anew where its name leads to another one, as after a rotation; or standard output, without the
+/// buffer that the library has before it: what was written is out.
 struct LogFile {
-    path: PathBuf,
+    path: Option<PathBuf>,
     file: File,
 }
 
 impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: Some(path.to_owned()), file })
+    }
+
+    fn stdout() -> io::Result<Self> {
+        Ok(Self { path: None, file: File::from(io::stdout().as_fd().try_clone_to_owned()?) })
     }
 }
 
@@ -138,9 +185,10 @@ impl Write for LogFile {
 
 impl Out for LogFile {
     fn follow(&mut self) {
+        let Some(path) = &self.path else { return };
         let id = |metadata: io::Result<Metadata>| metadata.ok().map(|of| (of.dev(), of.ino()));
-        if id(std::fs::metadata(&self.path)) != id(self.file.metadata())
-            && let Ok(moved) = Self::open(&self.path)
+        if id(std::fs::metadata(path)) != id(self.file.metadata())
+            && let Ok(moved) = Self::open(path)
         {
             *self = moved;
         }
@@ -149,47 +197,39 @@ impl Out for LogFile {
 
 /// The thread that writes.
 struct Writer {
-    queue: Receiver<Vec<u8>>,
+    queue: Arc<Queue>,
     out: Box<dyn Out>,
-    waiting: Arc<AtomicU64>,
     vitals: Arc<Vitals>,
 }
 
 const GATHER: Duration = Duration::from_millis(20);
-const BATCH: usize = 64 << 10; // bytes written at once when lines come faster than they are written
+const KEPT: usize = 1 << 20; // bytes of room that are kept after a burst
 
 impl Writer {
-    /// Writes what comes. Lines gather for a moment first: a thread that is woken for each costs more than the
-    /// line. Once it writes it goes on until none waits.
     fn run(mut self) {
-        let mut batch = Vec::new();
-        while let Ok(line) = self.queue.recv() {
-            std::thread::park_timeout(GATHER);
-            let mut next = Some(line);
-            while next.is_some() {
-                let mut lines = 0;
-                while let Some(line) = next.take() {
-                    lines += 1;
-                    batch.extend_from_slice(&line);
-                    batch.push(b'\n');
-                    next = self.queue.try_recv().ok();
-                    if batch.len() >= BATCH {
-                        break;
-                    }
-                }
-                self.write(&mut batch, lines);
-            }
+        let mut text = Vec::new();
+        while let Some(lines) = self.queue.take(&mut text) {
+            self.write(&text);
+            self.queue.lines.fetch_sub(lines, Ordering::Relaxed);
+            text.clear();
+            text.shrink_to(KEPT);
         }
     }
 
-    fn write(&mut self, batch: &mut Vec<u8>, lines: u64) {
+    fn write(&mut self, text: &[u8]) {
         self.out.follow();
-        let written = self.out.write_all(batch).and_then(|()| self.out.flush());
-        if written.is_err() {
-            self.vitals.dropped(DropStage::RequestLog).add(lines);
+        let mut rest = text;
+        while !rest.is_empty() {
+            match self.out.write(rest) {
+                Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    let lost = rest.iter().filter(|byte| **byte == b'\n').count();
+                    self.vitals.dropped(DropStage::RequestLog).add(lost as u64);
+                    return;
+                }
+            }
         }
-        self.waiting.fetch_sub(lines, Ordering::Relaxed);
-        batch.clear();
     }
 }
 
@@ -214,6 +254,12 @@ mod tests {
         }
     }
 
+    fn text(exchange: &Exchange) -> Vec<u8> {
+        let mut text = Vec::new();
+        Line::of(exchange).write(&mut text).unwrap();
+        text
+    }
+
     /// A writer whose bytes can be read, and which may be stuck.
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -233,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_known_and_leaves_out_what_is_not() {
-        let line = Line::of(&exchange()).text().unwrap();
+        let line = text(&exchange());
         assert_eq!(line, serde_json::to_vec(&Line::of(&exchange())).unwrap());
         let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(line["time"], "2026-11-24T06:00:00.125Z");
@@ -267,7 +313,7 @@ mod tests {
         let wall = std::time::UNIX_EPOCH + Duration::from_millis(1_795_500_000_000);
         let told = ToldLimits { at: crate::clock::Moment::default(), wall, limits: Box::new(limits) };
         let told = Exchange { limits: Some(told), ..exchange() };
-        let text = String::from_utf8(Line::of(&told).text().unwrap()).unwrap();
+        let text = String::from_utf8(text(&told)).unwrap();
         let ratelimit = r#","ratelimit":{"requests":{"limit":5000},"tokens":{"remaining":159976,"reset_seconds":360.5},"input_tokens":{"reset_seconds":9.0}},"#;
         assert!(text.contains(ratelimit), "{text}");
         let line = serde_json::to_value(Line::reproducible(&told)).unwrap();
@@ -293,7 +339,7 @@ mod tests {
         let vitals = Arc::new(Vitals::default());
         let log = RequestLog::start(Box::new(out.clone()), 1.0, Arc::clone(&vitals)).unwrap();
         let stuck = out.0.lock();
-        let sent = QUEUE as u64 * 2;
+        let sent = QUEUE * 2;
         for _ in 0..sent {
             log.record(&Fact::Settled(&exchange()));
         }
