@@ -121,7 +121,7 @@ impl Models {
     fn listed_as(&self, model: &Model) -> impl Iterator<Item = &Price> {
         let is_it = |listed: &&Listed| {
             listed.patterns.iter().any(|glob| {
-                model.patterns.iter().any(|pattern| glob == pattern || glob.matches(&pattern.text()))
+                model.patterns.iter().any(|pattern| glob == pattern || glob.matches(pattern.text()))
             })
         };
         self.listed.iter().filter(is_it).flat_map(|listed| &listed.prices)
@@ -169,44 +169,41 @@ const NAME_LIMIT: usize = 128; // a label's longest value; a longer name is cut
 
 /// A name with `*` (any text) and `?` (any character). Case matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(Vec<char>);
+pub struct Glob(String);
 
 impl Glob {
     /// A glob; every text is one.
     pub fn new(text: &str) -> Self {
-        Self(text.chars().collect())
+        Self(text.to_owned())
     }
 
     /// As it is written.
-    pub fn text(&self) -> String {
-        self.0.iter().collect()
+    pub fn text(&self) -> &str {
+        &self.0
     }
 
-    /// Whether `name` matches, whole.
+    /// Whether `name` matches, whole. Takes no memory: each exchange is held against every pattern there is.
     pub fn matches(&self, name: &str) -> bool {
-        let Self(pattern) = self;
-        let name: Vec<char> = name.chars().collect();
-        let (mut p, mut n) = (0, 0);
-        let mut star: Option<(usize, usize)> = None; // where the last `*` stands, and how far it has eaten
-        while n < name.len() {
-            match pattern.get(p) {
-                Some('*') => {
-                    star = Some((p, n));
-                    p += 1;
+        let (mut pattern, mut name) = (self.0.chars(), name.chars());
+        let mut star = None; // what follows the last `*`, and what that has left of the name
+        loop {
+            let rest = name.clone();
+            match (pattern.next(), name.next()) {
+                (Some('*'), _) => {
+                    name = rest;
+                    star = Some((pattern.clone(), name.clone()));
                 }
-                Some(&c) if c == '?' || Some(&c) == name.get(n) => {
-                    p += 1;
-                    n += 1;
-                }
+                (Some(want), Some(c)) if want == '?' || want == c => {}
+                (None, None) => return true,
                 _ => {
-                    let Some((at, eaten)) = star else { return false };
-                    star = Some((at, eaten + 1));
-                    p = at + 1;
-                    n = eaten + 1;
+                    let Some((after, left)) = &mut star else { return false };
+                    if left.next().is_none() {
+                        return false;
+                    }
+                    (pattern, name) = (after.clone(), left.clone());
                 }
             }
         }
-        pattern.get(p..).is_some_and(|rest| rest.iter().all(|&c| c == '*'))
     }
 }
 
@@ -225,6 +222,14 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a?c", "aéc", true),
             ("a?c", "ac", false),
+            ("*??", "é", false),
+            ("*?é", "éé", true),
+            ("a*", "a", true),
+            ("a**c", "abbc", true),
+            ("a*bc", "abbbc", true),
+            ("a*b", "ac", false),
+            ("", "", true),
+            ("", "a", false),
         ] {
             assert_eq!(Glob::new(glob).matches(name), want, "{glob} against {name}");
         }

@@ -14,7 +14,6 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::prepare_socket;
-use super::head_timer::HeadTimer;
 use super::opening::Opening;
 use super::until::until;
 use super::{HEAD_LIMIT, Proxy, handle};
@@ -104,7 +103,7 @@ fn http1() -> conn::http1::Builder {
     let mut server = conn::http1::Builder::new();
     server
         .preserve_header_case(true)
-        .timer(HeadTimer::default())
+        .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .auto_date_header(false);
     server

@@ -2,10 +2,8 @@
 //! Decides nothing about tokens or money, and waits for nobody who counts them.
 
 mod admit;
-mod bell;
 mod connect;
 mod deadline;
-mod head_timer;
 mod headers;
 mod inject;
 mod lanes;

@@ -1,11 +1,11 @@
 //! Runs what may be cancelled.
 
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio_util::sync::CancellationToken;
-
-use super::bell::Bell;
 
 /// Runs `work` until it is done, or `stop` is cancelled: none then. As the token's own way does, but that one takes a
 /// lock each time the work is polled, several times for each request; here the token is looked at when it rings.
@@ -14,20 +14,49 @@ pub(super) async fn until<T>(stop: &CancellationToken, work: impl Future<Output 
         return None;
     }
     let (mut stopped, mut work) = (pin!(stop.cancelled()), pin!(work));
-    let mut bell = None;
+    let mut bell: Option<Arc<Bell>> = None;
     std::future::poll_fn(|cx| {
         // First, so that what has come by now is taken: a request that has been read is answered.
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        if let Some(waker) = Bell::hang(&mut bell, cx)
-            && stopped.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
-        {
-            return Poll::Ready(None);
+        if bell.as_ref().is_none_or(|bell| bell.has_rung() || !bell.task.will_wake(cx.waker())) {
+            let hung = bell.insert(Arc::new(Bell::of(cx.waker())));
+            let waker = Waker::from(Arc::clone(hung));
+            if stopped.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                return Poll::Ready(None);
+            }
         }
         Poll::Pending
     })
     .await
+}
+
+/// Wakes a task, and keeps that it did.
+struct Bell {
+    task: Waker,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    fn of(task: &Waker) -> Self {
+        Self { task: task.clone(), rung: AtomicBool::new(false) }
+    }
+
+    fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod line;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl RequestLog {
 
     fn start(out: Box<dyn Out>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
         let queue = Arc::<Queue>::default();
-        let writer = Writer { queue: Arc::clone(&queue), out, vitals: Arc::clone(&vitals) };
+        let writer = Writer { queue: Arc::clone(&queue), out, is_torn: false, vitals: Arc::clone(&vitals) };
         let writer = std::thread::Builder::new().name("request-log".into()).spawn(move || writer.run())?;
         Ok(Self { sample, vitals, queue, writer: Mutex::new(Some(writer)) })
     }
@@ -150,9 +150,14 @@ impl Queue {
 }
 
 /// Where lines are written.
-trait Out: Write + Send {
-    /// Looks whether the place has moved.
-    fn follow(&mut self) {}
+trait Out: Send {
+    /// Writes the beginning of a text; gives how much of it.
+    fn write(&mut self, text: &[u8]) -> io::Result<usize>;
+
+    /// Looks whether the place has moved; gives whether it has.
+    fn follow(&mut self) -> bool {
+        false
+    }
 }
 
 /// A file that is opened anew where its name leads to another one, as after a rotation; or standard output, without the
@@ -173,25 +178,20 @@ impl LogFile {
     }
 }
 
-impl Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 impl Out for LogFile {
-    fn follow(&mut self) {
-        let Some(path) = &self.path else { return };
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.file.write(text)
+    }
+
+    fn follow(&mut self) -> bool {
+        let Some(path) = &self.path else { return false };
         let id = |metadata: io::Result<Metadata>| metadata.ok().map(|of| (of.dev(), of.ino()));
-        if id(std::fs::metadata(path)) != id(self.file.metadata())
-            && let Ok(moved) = Self::open(path)
-        {
-            *self = moved;
+        if id(std::fs::metadata(path)) == id(self.file.metadata()) {
+            return false;
         }
+        let Ok(moved) = Self::open(path) else { return false };
+        *self = moved;
+        true
     }
 }
 
@@ -199,6 +199,8 @@ impl Out for LogFile {
 struct Writer {
     queue: Arc<Queue>,
     out: Box<dyn Out>,
+    /// A line was written in part.
+    is_torn: bool,
     vitals: Arc<Vitals>,
 }
 
@@ -209,27 +211,40 @@ impl Writer {
     fn run(mut self) {
         let mut text = Vec::new();
         while let Some(lines) = self.queue.take(&mut text) {
-            self.write(&text);
+            self.write_lines(&text);
             self.queue.lines.fetch_sub(lines, Ordering::Relaxed);
             text.clear();
             text.shrink_to(KEPT);
         }
     }
 
-    fn write(&mut self, text: &[u8]) {
-        self.out.follow();
-        let mut rest = text;
-        while !rest.is_empty() {
-            match self.out.write(rest) {
-                Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+    fn write_lines(&mut self, text: &[u8]) {
+        let has_moved = self.out.follow();
+        if self.is_torn && !has_moved && !self.write(b"\n").is_empty() {
+            return self.lose(text);
+        }
+        let rest = self.write(text);
+        let written = text.get(..text.len() - rest.len()).unwrap_or_default();
+        self.is_torn = written.last().is_some_and(|byte| *byte != b'\n');
+        self.lose(rest);
+    }
+
+    /// Writes a text as far as it can be; gives the rest.
+    fn write<'t>(&mut self, mut text: &'t [u8]) -> &'t [u8] {
+        while !text.is_empty() {
+            match self.out.write(text) {
+                Ok(written) if written > 0 => text = text.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => {
-                    let lost = rest.iter().filter(|byte| **byte == b'\n').count();
-                    self.vitals.dropped(DropStage::RequestLog).add(lost as u64);
-                    return;
-                }
+                Ok(_) | Err(_) => break,
             }
         }
+        text
+    }
+
+    /// Lines that end in this text are not in the log, whole.
+    fn lose(&self, text: &[u8]) {
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        self.vitals.dropped(DropStage::RequestLog).add(lines as u64);
     }
 }
 
@@ -264,16 +279,10 @@ mod tests {
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
 
-    impl Out for Shared {}
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+    impl Out for Shared {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(text);
+            Ok(text.len())
         }
     }
 
@@ -352,16 +361,54 @@ mod tests {
         assert_eq!(written + dropped, sent);
     }
 
+    /// A disk with room for so many bytes, and what is on it.
+    #[derive(Clone)]
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Out for Disk {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let (room, held) = &mut *self.0.lock();
+            let taken = &text[..text.len().min(*room)];
+            *room -= taken.len();
+            held.extend_from_slice(taken);
+            if taken.is_empty() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken.len()) }
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_lost_and_counted_and_no_other_line_with_it() {
+        let line = [text(&exchange()), b"\n".to_vec()].concat();
+        let size = line.len();
+        for (room, lost) in
+            [(0, 10), (size - 2, 10), (size, 9), (7 * size, 3), (7 * size + 1, 3), (10 * size, 0)]
+        {
+            let disk = Disk(Arc::new(Mutex::new((room, Vec::new()))));
+            let vitals = Arc::new(Vitals::default());
+            let out = Box::new(disk.clone());
+            let mut writer =
+                Writer { queue: Arc::default(), out, is_torn: false, vitals: Arc::clone(&vitals) };
+            writer.write_lines(&line.repeat(10));
+            assert_eq!(vitals.dropped(DropStage::RequestLog).get(), lost, "room for {room} bytes");
+            writer.write_lines(&line);
+            disk.0.lock().0 = 2 * size; // somebody has made room
+            writer.write_lines(&line);
+            assert_eq!(vitals.dropped(DropStage::RequestLog).get(), lost + 1);
+            let held = disk.0.lock().1.clone();
+            let whole = held.split_inclusive(|byte| *byte == b'\n').filter(|held| *held == line).count();
+            assert_eq!(whole as u64, 10 - lost + 1, "room for {room} bytes");
+        }
+    }
+
     #[test]
     fn a_rotated_file_is_followed() {
         let folder = std::env::temp_dir().join(format!("streamgauge-log-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let (path, rotated) = (folder.join("log"), folder.join("log.1"));
         let mut file = LogFile::open(&path).unwrap();
-        file.write_all(b"a\n").unwrap();
+        assert_eq!(file.write(b"a\n").unwrap(), 2);
         std::fs::rename(&path, &rotated).unwrap();
-        file.follow();
-        file.write_all(b"b\n").unwrap();
+        assert!(file.follow());
+        assert_eq!(file.write(b"b\n").unwrap(), 2);
         assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "a\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
         std::fs::remove_dir_all(folder).unwrap();
