@@ -195,6 +195,7 @@ impl Glob {
                 }
                 (Some(want), Some(c)) if want == '?' || want == c => {}
                 (None, None) => return true,
+                (Some(_), None) => return false,
                 _ => {
                     let Some((after, left)) = &mut star else { return false };
                     if left.next().is_none() {

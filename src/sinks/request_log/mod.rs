@@ -10,7 +10,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +52,6 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     text: Vec<u8>,
-    lines: u64,
     is_closed: bool,
 }
 
@@ -62,17 +61,18 @@ impl RequestLog {
     /// # Errors
     /// The file cannot be opened for appending.
     pub fn open(settings: &Settings, vitals: Arc<Vitals>) -> io::Result<Option<Self>> {
-        let out: Box<dyn Out> = match &settings.path {
+        let out = match &settings.path {
             None => return Ok(None),
-            Some(LogPath::Stdout) => Box::new(LogFile::stdout()?),
-            Some(LogPath::File(path)) => Box::new(LogFile::open(path)?),
+            Some(LogPath::Stdout) => LogFile::stdout()?,
+            Some(LogPath::File(path)) => LogFile::open(path)?,
         };
-        Self::start(out, settings.sample, vitals).map(Some)
+        let is_torn = out.is_torn();
+        Self::start(Box::new(out), is_torn, settings.sample, vitals).map(Some)
     }
 
-    fn start(out: Box<dyn Out>, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
+    fn start(out: Box<dyn Out>, is_torn: bool, sample: f64, vitals: Arc<Vitals>) -> io::Result<Self> {
         let queue = Arc::<Queue>::default();
-        let writer = Writer { queue: Arc::clone(&queue), out, is_torn: false, vitals: Arc::clone(&vitals) };
+        let writer = Writer { queue: Arc::clone(&queue), out, is_torn, vitals: Arc::clone(&vitals) };
         let writer = std::thread::Builder::new().name("request-log".into()).spawn(move || writer.run())?;
         Ok(Self { sample, vitals, queue, writer: Mutex::new(Some(writer)) })
     }
@@ -85,8 +85,7 @@ impl RequestLog {
     /// Writes what is queued and ends; waits for it as long as that takes. Further facts are dropped and
     /// counted.
     pub fn close(&self) {
-        self.queue.waiting.lock().is_closed = true;
-        self.queue.changed.notify_one();
+        self.queue.close();
         if let Some(writer) = self.writer.lock().take() {
             // A writer that panicked has nothing left to write.
             let _ = writer.join();
@@ -101,6 +100,12 @@ impl RequestLog {
             hash.finish() as f64 / u64::MAX as f64
         };
         self.sample >= 1.0 || share() < self.sample
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
@@ -121,7 +126,7 @@ impl Queue {
     fn push(&self, line: &Line<'_>) -> bool {
         let mut waiting = self.waiting.lock();
         let before = waiting.text.len();
-        if waiting.is_closed || waiting.lines >= QUEUE {
+        if waiting.is_closed || self.lines.load(Ordering::Relaxed) >= QUEUE {
             return false;
         }
         if line.write(&mut waiting.text).is_err() {
@@ -129,7 +134,6 @@ impl Queue {
             return false;
         }
         waiting.text.push(b'\n');
-        waiting.lines += 1;
         self.lines.fetch_add(1, Ordering::Relaxed);
         if before == 0 {
             self.changed.notify_one();
@@ -137,15 +141,21 @@ impl Queue {
         true
     }
 
-    /// Waits for lines, and puts them where others have been. None: the log is closed, and none is left.
-    fn take(&self, text: &mut Vec<u8>) -> Option<u64> {
+    /// Waits for lines, and puts them where others have been. Gives whether there are any: if not, the log is closed.
+    fn take(&self, text: &mut Vec<u8>) -> bool {
         let mut waiting = self.waiting.lock();
-        self.changed.wait_while(&mut waiting, |waiting| waiting.lines == 0 && !waiting.is_closed);
+        self.changed.wait_while(&mut waiting, |waiting| waiting.text.is_empty() && !waiting.is_closed);
         // Lines gather for a moment: a thread that is woken for each costs more than the line.
-        self.changed.wait_while_for(&mut waiting, |waiting| !waiting.is_closed, GATHER);
+        let gathers = |waiting: &mut Waiting| waiting.text.len() < PIECE && !waiting.is_closed;
+        self.changed.wait_while_for(&mut waiting, gathers, GATHER);
         text.clear();
         std::mem::swap(text, &mut waiting.text);
-        Some(std::mem::take(&mut waiting.lines)).filter(|lines| *lines > 0)
+        !text.is_empty()
+    }
+
+    fn close(&self) {
+        self.waiting.lock().is_closed = true;
+        self.changed.notify_one();
     }
 }
 
@@ -154,9 +164,9 @@ trait Out: Send {
     /// Writes the beginning of a text; gives how much of it.
     fn write(&mut self, text: &[u8]) -> io::Result<usize>;
 
-    /// Looks whether the place has moved; gives whether it has.
-    fn follow(&mut self) -> bool {
-        false
+    /// Looks whether the place has moved. If so, whether what lies there ends in the midst of a line.
+    fn follow(&mut self) -> Option<bool> {
+        None
     }
 }
 
@@ -176,6 +186,16 @@ impl LogFile {
     fn stdout() -> io::Result<Self> {
         Ok(Self { path: None, file: File::from(io::stdout().as_fd().try_clone_to_owned()?) })
     }
+
+    /// Whether it ends in the midst of a line, where a full disk or a sudden end has left it.
+    fn is_torn(&self) -> bool {
+        let end = self.file.metadata().ok().filter(Metadata::is_file).and_then(|of| of.len().checked_sub(1));
+        let (Some(path), Some(end)) = (&self.path, end) else { return false };
+        let mut last = [b'\n'];
+        // What cannot be read is taken for whole.
+        let read = File::open(path).and_then(|file| file.read_exact_at(&mut last, end));
+        read.is_ok() && last != *b"\n"
+    }
 }
 
 impl Out for LogFile {
@@ -183,15 +203,14 @@ impl Out for LogFile {
         self.file.write(text)
     }
 
-    fn follow(&mut self) -> bool {
-        let Some(path) = &self.path else { return false };
+    fn follow(&mut self) -> Option<bool> {
+        let path = self.path.as_ref()?;
         let id = |metadata: io::Result<Metadata>| metadata.ok().map(|of| (of.dev(), of.ino()));
         if id(std::fs::metadata(path)) == id(self.file.metadata()) {
-            return false;
+            return None;
         }
-        let Ok(moved) = Self::open(path) else { return false };
-        *self = moved;
-        true
+        *self = Self::open(path).ok()?;
+        Some(self.is_torn())
     }
 }
 
@@ -199,53 +218,61 @@ impl Out for LogFile {
 struct Writer {
     queue: Arc<Queue>,
     out: Box<dyn Out>,
-    /// A line was written in part.
+    /// What was written ends in the midst of a line.
     is_torn: bool,
     vitals: Arc<Vitals>,
 }
 
 const GATHER: Duration = Duration::from_millis(20);
+const PIECE: usize = 64 << 10; // bytes written at once
 const KEPT: usize = 1 << 20; // bytes of room that are kept after a burst
 
 impl Writer {
     fn run(mut self) {
         let mut text = Vec::new();
-        while let Some(lines) = self.queue.take(&mut text) {
+        while self.queue.take(&mut text) {
             self.write_lines(&text);
-            self.queue.lines.fetch_sub(lines, Ordering::Relaxed);
             text.clear();
             text.shrink_to(KEPT);
         }
     }
 
     fn write_lines(&mut self, text: &[u8]) {
-        let has_moved = self.out.follow();
-        if self.is_torn && !has_moved && !self.write(b"\n").is_empty() {
-            return self.lose(text);
-        }
-        let rest = self.write(text);
-        let written = text.get(..text.len() - rest.len()).unwrap_or_default();
-        self.is_torn = written.last().is_some_and(|byte| *byte != b'\n');
-        self.lose(rest);
-    }
-
-    /// Writes a text as far as it can be; gives the rest.
-    fn write<'t>(&mut self, mut text: &'t [u8]) -> &'t [u8] {
-        while !text.is_empty() {
-            match self.out.write(text) {
-                Ok(written) if written > 0 => text = text.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => break,
+        self.is_torn = self.out.follow().unwrap_or(self.is_torn);
+        let mut rest = text;
+        if !self.is_torn || self.write(b"\n") == 1 {
+            self.is_torn = false;
+            while let Some((piece, more)) = rest.split_at_checked(self.write(rest))
+                && let Some(last) = piece.last()
+            {
+                self.is_torn = *last != b'\n';
+                self.queue.lines.fetch_sub(lines(piece), Ordering::Relaxed);
+                rest = more;
             }
         }
-        text
+        let lost = lines(rest);
+        self.vitals.dropped(DropStage::RequestLog).add(lost);
+        self.queue.lines.fetch_sub(lost, Ordering::Relaxed);
     }
 
-    /// Lines that end in this text are not in the log, whole.
-    fn lose(&self, text: &[u8]) {
-        let lines = text.iter().filter(|byte| **byte == b'\n').count();
-        self.vitals.dropped(DropStage::RequestLog).add(lines as u64);
+    /// Writes the beginning of a text; gives how much of it: nothing where it cannot be written.
+    fn write(&mut self, text: &[u8]) -> usize {
+        let piece = text.get(..PIECE).unwrap_or(text);
+        if piece.is_empty() {
+            return 0;
+        }
+        loop {
+            match self.out.write(piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written.unwrap_or(0),
+            }
+        }
     }
+}
+
+/// How many lines end in a text.
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 #[cfg(test)]
@@ -334,7 +361,7 @@ mod tests {
     #[test]
     fn every_line_is_written_before_the_log_is_closed() {
         let out = Shared::default();
-        let log = RequestLog::start(Box::new(out.clone()), 1.0, Arc::default()).unwrap();
+        let log = RequestLog::start(Box::new(out.clone()), false, 1.0, Arc::default()).unwrap();
         for _ in 0..100 {
             log.record(&Fact::Settled(&exchange()));
         }
@@ -346,7 +373,7 @@ mod tests {
     fn a_stuck_disk_loses_lines_that_are_counted_and_never_waits() {
         let out = Shared::default();
         let vitals = Arc::new(Vitals::default());
-        let log = RequestLog::start(Box::new(out.clone()), 1.0, Arc::clone(&vitals)).unwrap();
+        let log = RequestLog::start(Box::new(out.clone()), false, 1.0, Arc::clone(&vitals)).unwrap();
         let stuck = out.0.lock();
         let sent = QUEUE * 2;
         for _ in 0..sent {
@@ -384,9 +411,13 @@ mod tests {
         {
             let disk = Disk(Arc::new(Mutex::new((room, Vec::new()))));
             let vitals = Arc::new(Vitals::default());
-            let out = Box::new(disk.clone());
-            let mut writer =
-                Writer { queue: Arc::default(), out, is_torn: false, vitals: Arc::clone(&vitals) };
+            let queue = Arc::new(Queue { lines: AtomicU64::new(12), ..Queue::default() });
+            let mut writer = Writer {
+                queue: Arc::clone(&queue),
+                out: Box::new(disk.clone()),
+                is_torn: false,
+                vitals: Arc::clone(&vitals),
+            };
             writer.write_lines(&line.repeat(10));
             assert_eq!(vitals.dropped(DropStage::RequestLog).get(), lost, "room for {room} bytes");
             writer.write_lines(&line);
@@ -396,6 +427,7 @@ mod tests {
             let held = disk.0.lock().1.clone();
             let whole = held.split_inclusive(|byte| *byte == b'\n').filter(|held| *held == line).count();
             assert_eq!(whole as u64, 10 - lost + 1, "room for {room} bytes");
+            assert_eq!(queue.lines.load(Ordering::Relaxed), 0, "each was written or lost");
         }
     }
 
@@ -407,17 +439,20 @@ mod tests {
         let mut file = LogFile::open(&path).unwrap();
         assert_eq!(file.write(b"a\n").unwrap(), 2);
         std::fs::rename(&path, &rotated).unwrap();
-        assert!(file.follow());
+        assert_eq!(file.follow(), Some(false));
         assert_eq!(file.write(b"b\n").unwrap(), 2);
         assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "a\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+        assert_eq!(file.write(b"c").unwrap(), 1); // and then the machine went down
+        assert!(LogFile::open(&path).unwrap().is_torn());
+        assert!(!LogFile::open(&rotated).unwrap().is_torn());
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn a_sample_takes_about_its_share() {
         let out = Shared::default();
-        let log = RequestLog::start(Box::new(out), 0.25, Arc::default()).unwrap();
+        let log = RequestLog::start(Box::new(out), false, 0.25, Arc::default()).unwrap();
         let taken = (0..4000)
             .filter(|n| {
                 log.samples(&Exchange { request_id: Name::from(n.to_string().as_str()), ..exchange() })
