@@ -1,7 +1,9 @@
 //! JSON as the logs write it: member by member, into one buffer. Names of members need no look for what to escape:
 //! half of a line's cost.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::time::SystemTime;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -38,11 +40,16 @@ impl<M: SerializeMap> MemberWriter for Map<M> {
     }
 }
 
-/// The text of an object, at the end of a buffer.
-pub(super) struct Text<'a> {
-    text: &'a mut Vec<u8>,
-    has_members: bool,
+/// Whether a file of lines ends in the midst of one, where a full disk or a sudden end has left it.
+pub(super) fn is_torn(file: &File) -> io::Result<bool> {
+    let Some(end) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
+    let mut last = [0];
+    file.read_exact_at(&mut last, end)?;
+    Ok(last != *b"\n")
 }
+
+/// The text of an object, at the end of a buffer.
+pub(super) struct Text<'a>(&'a mut Vec<u8>);
 
 impl MemberWriter for Text<'_> {
     type Error = serde_json::Error;
@@ -50,20 +57,20 @@ impl MemberWriter for Text<'_> {
     fn put<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {
         let Some(value) = value else { return Ok(()) };
         self.put_name(name);
-        serde_json::to_writer(&mut *self.text, &value)
+        serde_json::to_writer(&mut *self.0, &value)
     }
 
     fn put_word(&mut self, name: &'static str, word: Option<&'static str>) -> serde_json::Result<()> {
         let Some(word) = word else { return Ok(()) };
         self.put_name(name);
-        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.text.extend_from_slice(piece));
+        [b"\"", word.as_bytes(), b"\""].into_iter().for_each(|piece| self.0.extend_from_slice(piece));
         Ok(())
     }
 
     fn put_time(&mut self, name: &'static str, time: Option<SystemTime>) -> serde_json::Result<()> {
         let Some(time) = time else { return Ok(()) };
         self.put_name(name);
-        write!(self.text, "\"{}\"", humantime::format_rfc3339_millis(time)).map_err(serde_json::Error::io)
+        write!(self.0, "\"{}\"", humantime::format_rfc3339_millis(time)).map_err(serde_json::Error::io)
     }
 }
 
@@ -71,22 +78,22 @@ impl<'a> Text<'a> {
     /// An object without members yet.
     pub(super) fn begin(text: &'a mut Vec<u8>) -> Self {
         text.push(b'{');
-        Self { text, has_members: false }
+        Self(text)
     }
 
     /// Closes it, without a line feed.
     pub(super) fn end(self) {
-        self.text.push(b'}');
+        self.0.push(b'}');
     }
 
     fn put_name(&mut self, name: &'static str) {
-        self.text.reserve(name.len() + 4); // once, not for each piece
-        if std::mem::replace(&mut self.has_members, true) {
-            self.text.push(b',');
+        self.0.reserve(name.len() + 4); // once, not for each piece
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b','); // after a member, whose value is whole
         }
-        self.text.push(b'"');
-        self.text.extend_from_slice(name.as_bytes());
-        self.text.extend_from_slice(b"\":");
+        self.0.push(b'"');
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
     }
 }
 

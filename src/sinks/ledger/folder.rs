@@ -1,10 +1,11 @@
 //! The ledger's folder. Names of files sort by the time at which they were begun, and no two are alike.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::super::json::is_torn;
 use super::writer::{Disk, LedgerFile};
 
 const FOLDER_MODE: u32 = 0o750; // who may read bills is decided by the group
@@ -34,7 +35,7 @@ impl Folder {
         files.sort_unstable();
         let newest = files.split_off(files.len().saturating_sub(LOOK_BACK));
         // A file that cannot be read is the reader's affair.
-        newest.into_iter().filter(|path| is_torn(path).unwrap_or_default()).collect()
+        newest.into_iter().filter(|path| is_left_torn(path).unwrap_or_default()).collect()
     }
 }
 
@@ -43,15 +44,9 @@ fn is_ours(path: &Path) -> bool {
     name.is_some_and(|name| name.starts_with("usage-") && name.ends_with(".jsonl"))
 }
 
-fn is_torn(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) || file.metadata()?.len() == 0 {
-        return Ok(false);
-    }
-    let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
+fn is_left_torn(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    Ok(!matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && is_torn(&file)?)
 }
 
 impl Disk for Folder {

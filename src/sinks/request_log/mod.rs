@@ -10,7 +10,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 pub use line::Line;
 pub(super) use line::put_tokens;
 
+use super::json::is_torn;
 use super::{Fact, Sink};
 use crate::config::{LogPath, RequestLog as Settings};
 use crate::exchange::Exchange;
@@ -187,14 +188,10 @@ impl LogFile {
         Ok(Self { path: None, file: File::from(io::stdout().as_fd().try_clone_to_owned()?) })
     }
 
-    /// Whether it ends in the midst of a line, where a full disk or a sudden end has left it.
+    /// Whether it ends in the midst of a line; what cannot be read is taken for whole.
     fn is_torn(&self) -> bool {
-        let end = self.file.metadata().ok().filter(Metadata::is_file).and_then(|of| of.len().checked_sub(1));
-        let (Some(path), Some(end)) = (&self.path, end) else { return false };
-        let mut last = [b'\n'];
-        // What cannot be read is taken for whole.
-        let read = File::open(path).and_then(|file| file.read_exact_at(&mut last, end));
-        read.is_ok() && last != *b"\n"
+        let path = self.path.as_ref().filter(|_| self.file.metadata().is_ok_and(|of| of.is_file()));
+        path.is_some_and(|path| File::open(path).and_then(|file| is_torn(&file)).unwrap_or_default())
     }
 }
 
