@@ -15,7 +15,7 @@ use streamgauge::dialect::conversation::{self, CONVERSATIONS};
 use streamgauge::wire::encoding::MEMORY_IN_ALL;
 use streamgauge::wire::websocket::{Extensions, Message};
 use streamgauge::wire::{
-    Budget, Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Wanted, WebSocket, event_stream,
+    Budget, Decoder, Encoding, EventStream, Framed, JsonArray, Ndjson, Skim, Sse, Wanted, WebSocket, event_stream, json,
 };
 
 /// Reads bytes in one piece and in two; the byte that cuts them.
@@ -41,6 +41,7 @@ const FRAMINGS: &[(&str, Check)] = &[
     ("websocket", |bytes, pieces, _| assert_eq!(messages("", &[bytes]), messages("", pieces))),
     ("websocket_deflate", |bytes, pieces, _| messages_of_bombs(bytes, pieces)),
     ("conversation", |bytes, _, _| told(bytes)),
+    ("json", |bytes, _, _| is_object_to_others_too(bytes)),
 ];
 
 fuzz_target!(|input: &[u8]| -> Corpus {
@@ -156,6 +157,16 @@ fn told(bytes: &[u8]) {
     let (_, _) = (conversation::asking(bytes), conversation::told(bytes));
     let event = streamgauge::wire::Event { name: None, data: bytes };
     CONVERSATIONS.iter().for_each(|conversation| conversation.dialect.event(&event, &mut |_| {}));
+}
+
+/// What is read as an object is valid JSON, and an object that another reader takes is read.
+fn is_object_to_others_too(text: &[u8]) {
+    let is_read = json::read_bytes::<()>(text).is_some();
+    let is_valid = serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
+    assert!(is_valid || !is_read);
+    let is_shallow = text.iter().filter(|byte| b"{[".contains(byte)).count() <= 120;
+    let is_object = || serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|value| value.is_object());
+    assert!(is_read || !is_shallow || !is_object());
 }
 
 fn skimmed(wanted: &'static Wanted, bytes: &[u8], pieces: &[&[u8]]) {

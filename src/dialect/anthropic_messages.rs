@@ -5,14 +5,12 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Fragment, Number, Word};
+use super::lenient::{Fragment, Number, Word, member};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, RequestFacts, Signal, Tells, openai, tell_text,
 };
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
@@ -73,15 +71,14 @@ impl Dialect for AnthropicMessages {
         if let Some(id) = word("id") {
             emit(Signal::UpstreamId(&id));
         }
-        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(usage) = json("usage") {
+        if let Some(usage) = members.last("usage") {
             tell_usage(usage, true, emit);
         }
         tell_text(members, TEXTS, emit);
         if let Some(reason) = word("stop_reason") {
             emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
         }
-        if let Some(error) = json("error").filter(|error| *error != "null") {
+        if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         } else if word("type").as_deref() == Some("error") {
             emit(Signal::Failed("error"));
@@ -96,8 +93,7 @@ impl Dialect for AnthropicMessages {
             return;
         }
         let is_error = event.name == Some("error");
-        let text = std::str::from_utf8(event.data).ok();
-        let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) else {
+        let Some(envelope) = json::read_bytes::<Envelope<'_>>(event.data) else {
             return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
         };
         envelope.tell(event.name, emit);
@@ -115,38 +111,33 @@ impl Dialect for AnthropicMessages {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content_block: Option<&'a RawValue>,
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    message: Option<&'a str>,
+    content_block: Option<&'a str>,
+    delta: Option<&'a str>,
+    usage: Option<&'a str>,
+    error: Option<&'a str>,
 }
+
+object!(Envelope<'a> { kind = "type", message, content_block, delta, usage, error });
 
 impl Envelope<'_> {
     fn tell(&self, name: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
         let kind = self.kind.as_str().or(name).unwrap_or_default();
         if let Some(error) = self.error {
-            return emit(Signal::Failed(&openai::error_class(error.get())));
+            return emit(Signal::Failed(&openai::error_class(error)));
         }
         match kind {
-            "message_start" => read::<Message<'_>>(self.message).tell(emit),
-            "content_block_start" => read::<Block<'_>>(self.content_block).tell(emit),
-            "content_block_delta" => read::<Delta<'_>>(self.delta).tell(emit),
+            "message_start" => member::<Message<'_>>(self.message).tell(emit),
+            "content_block_start" => member::<Block<'_>>(self.content_block).tell(emit),
+            "content_block_delta" => member::<Delta<'_>>(self.delta).tell(emit),
             "message_delta" => {
                 if let Some(usage) = self.usage {
-                    tell_usage(usage.get(), true, emit);
+                    tell_usage(usage, true, emit);
                 }
-                if let Some(word) = read::<MessageDelta<'_>>(self.delta).stop_reason.as_str() {
+                if let Some(word) = member::<MessageDelta<'_>>(self.delta).stop_reason.as_str() {
                     emit(Signal::Finish { choice: 0, reason: finish_reason(word) });
                 }
             }
@@ -157,21 +148,14 @@ impl Envelope<'_> {
     }
 }
 
-/// A member of an event; all of it absent where it is not there or has another form.
-fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
-    json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
+#[derive(Default)]
+struct Message<'a> {
+    id: Word<'a>,
+    model: Word<'a>,
+    usage: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Message<'a> {
-    #[serde(borrow)]
-    id: Word<'a>,
-    #[serde(borrow)]
-    model: Word<'a>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-}
+object!(Message<'a> { id, model, usage });
 
 impl Message<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -183,27 +167,23 @@ impl Message<'_> {
         }
         if let Some(usage) = self.usage {
             // What it says of output stands there before there is any: no report.
-            tell_usage(usage.get(), false, emit);
+            tell_usage(usage, false, emit);
         }
     }
 }
 
 /// A content block as it begins: mostly empty, but the name of a tool is there and nowhere else.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Block<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
+    text: Option<&'a str>,
+    thinking: Option<&'a str>,
     /// Thoughts that are not shown come in one piece.
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
+    data: Option<&'a str>,
+    name: Option<&'a str>,
 }
+
+object!(Block<'a> { kind = "type", text, thinking, data, name });
 
 impl Block<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -220,18 +200,15 @@ impl Block<'_> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Delta<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    signature: Option<&'a RawValue>,
-    #[serde(borrow)]
-    partial_json: Option<&'a RawValue>,
+    text: Option<&'a str>,
+    thinking: Option<&'a str>,
+    signature: Option<&'a str>,
+    partial_json: Option<&'a str>,
 }
+
+object!(Delta<'a> { text, thinking, signature, partial_json });
 
 impl Delta<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -242,41 +219,45 @@ impl Delta<'_> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct MessageDelta<'a> {
-    #[serde(borrow)]
     stop_reason: Word<'a>,
 }
 
-fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
+object!(MessageDelta<'a> { stop_reason });
+
+fn tell(json: Option<&str>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(text) = json.and_then(Fragment::of) {
         emit(Signal::Delta { choice: 0, text, tokens: None, kind });
     }
 }
 
 /// Cached input is reported apart from the rest.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody<'a> {
     input_tokens: Number,
     cache_read_input_tokens: Number,
     cache_creation_input_tokens: Number,
     cache_creation: Option<CacheCreation>,
     output_tokens: Number,
-    #[serde(borrow)]
     service_tier: Word<'a>,
 }
 
+object!(UsageBody<'a> {
+    input_tokens, cache_read_input_tokens, cache_creation_input_tokens, cache_creation, output_tokens,
+    service_tier
+});
+
 /// What was written to the cache, by how long it stays.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct CacheCreation {
     ephemeral_1h_input_tokens: Number,
 }
 
+object!(CacheCreation { ephemeral_1h_input_tokens });
+
 pub(super) fn tell_usage(json: &str, has_output: bool, emit: &mut dyn FnMut(Signal<'_>)) {
-    let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
+    let Some(body) = json::read::<UsageBody<'_>>(json) else { return };
     if let Some(tier) = body.service_tier.as_str() {
         emit(Signal::Tier(tier));
     }

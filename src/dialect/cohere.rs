@@ -5,14 +5,12 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Fragment, Number, Word};
+use super::lenient::{Fragment, Number, Word, member};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, RequestFacts, Signal, Tells, openai, tell_text,
 };
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
@@ -71,15 +69,14 @@ impl Dialect for Cohere {
         if let Some(id) = word("id") {
             emit(Signal::UpstreamId(&id));
         }
-        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(usage) = json("usage") {
+        if let Some(usage) = members.last("usage") {
             tell_usage(usage, emit);
         }
         tell_text(members, TEXTS, emit);
         if let Some(reason) = word("finish_reason") {
             tell_finish(&reason, emit);
         }
-        if let Some(error) = json("error").filter(|error| *error != "null") {
+        if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         }
         if members.is_complete() {
@@ -91,8 +88,7 @@ impl Dialect for Cohere {
         if event.data == b"[DONE]" {
             return;
         }
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) {
+        match json::read_bytes::<Envelope<'_>>(event.data) {
             Some(envelope) => envelope.tell(event.name, emit),
             None if event.name == Some("error") => emit(Signal::Failed("error")),
             None => emit(Signal::Undecodable),
@@ -109,71 +105,59 @@ impl Dialect for Cohere {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     delta: Option<Delta<'a>>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
     /// Of an error in place of a stream.
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
+    message: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Envelope<'a> { kind = "type", id, delta, error, message });
+
+#[derive(Default)]
 struct Delta<'a> {
-    #[serde(borrow)]
     message: Option<Message<'a>>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
+    usage: Option<&'a str>,
     error: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Delta<'a> { message, finish_reason, usage, error });
+
+#[derive(Default)]
 struct Message<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_plan: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
+    content: Option<&'a str>,
+    tool_plan: Option<&'a str>,
+    tool_calls: Option<&'a str>,
 }
 
+object!(Message<'a> { content, tool_plan, tool_calls });
+
 /// Of content, and of a call of a tool.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Piece<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text: Option<&'a str>,
+    thinking: Option<&'a str>,
     function: Option<Function<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Piece<'a> { text, thinking, function });
+
+#[derive(Default)]
 struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
+    name: Option<&'a str>,
+    arguments: Option<&'a str>,
 }
+
+object!(Function<'a> { name, arguments });
 
 impl Envelope<'_> {
     fn tell(&self, name: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
-        if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            return emit(Signal::Failed(&openai::error_class(error.get())));
+        if let Some(error) = self.error {
+            return emit(Signal::Failed(&openai::error_class(error)));
         }
         let kind = self.kind.as_str().or(name);
         match kind {
@@ -193,7 +177,7 @@ impl Envelope<'_> {
                 let nothing = Delta::default();
                 let delta = self.delta.as_ref().unwrap_or(&nothing);
                 if let Some(usage) = delta.usage {
-                    tell_usage(usage.get(), emit);
+                    tell_usage(usage, emit);
                 }
                 if let Some(reason) = delta.finish_reason.as_str() {
                     tell_finish(reason, emit);
@@ -214,7 +198,7 @@ impl Message<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
         tell(self.tool_plan, DeltaKind::Reasoning, emit);
         for piece in [self.content, self.tool_calls] {
-            let piece = read::<Piece<'_>>(piece);
+            let piece = member::<Piece<'_>>(piece);
             tell(piece.thinking, DeltaKind::Reasoning, emit);
             tell(piece.text, DeltaKind::Content, emit);
             let function = piece.function.unwrap_or_default();
@@ -224,35 +208,31 @@ impl Message<'_> {
     }
 }
 
-/// A member of an event; all of it absent where it is not there or has another form.
-fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
-    let object = json.filter(|json| json.get().starts_with('{'));
-    object.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
-}
-
-fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
+fn tell(json: Option<&str>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(text) = json.and_then(Fragment::of) {
         emit(Signal::Delta { choice: 0, text, tokens: None, kind });
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody {
     billed_units: Option<Counts>,
     tokens: Option<Counts>,
     cached_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(UsageBody { billed_units, tokens, cached_tokens });
+
+#[derive(Default)]
 struct Counts {
     input_tokens: Number,
     output_tokens: Number,
 }
 
+object!(Counts { input_tokens, output_tokens });
+
 fn tell_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
-    let Some(body) = serde_json::from_str::<Option<UsageBody>>(json).ok().flatten() else { return };
+    let Some(body) = json::read::<UsageBody>(json) else { return };
     let (billed, tokens) = (body.billed_units.unwrap_or_default(), body.tokens.unwrap_or_default());
     let input = billed.input_tokens.or(tokens.input_tokens);
     let usage = Usage {
@@ -262,7 +242,7 @@ fn tell_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
         output: billed.output_tokens.or(tokens.output_tokens),
         ..Usage::default()
     };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
 }

@@ -6,14 +6,12 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Number, Word};
+use super::lenient::{Number, Word, member};
 use super::openai_realtime::OpenaiRealtime;
-use super::openai_responses::{OpenaiResponses, read};
+use super::openai_responses::OpenaiResponses;
 use super::{Dialect, PathFacts, unescaped};
 use crate::exchange::Name;
+use crate::wire::json::{self, object};
 
 /// Every API that is spoken so; the first that matches a path has it.
 pub const CONVERSATIONS: &[Conversation] = &[
@@ -125,7 +123,7 @@ pub fn told(message: &[u8]) -> Told<'_> {
     let Some(envelope) = envelope(message) else { return Told::Other };
     match envelope.kind.as_str().unwrap_or_default() {
         "session.created" | "session.updated" => {
-            read::<Named<'_>>(envelope.session).model.0.map_or(Told::Other, Told::Model)
+            member::<Named<'_>>(envelope.session).model.0.map_or(Told::Other, Told::Model)
         }
         "input_audio_buffer.speech_started" => Told::Speech,
         "input_audio_buffer.speech_stopped" => Told::Silence,
@@ -148,58 +146,47 @@ fn part(kind: &str) -> Option<Part> {
 }
 
 fn envelope(message: &[u8]) -> Option<Envelope<'_>> {
-    serde_json::from_str(std::str::from_utf8(message).ok()?).ok()
+    json::read_bytes(message)
 }
 
 /// The members of a message that say what it is to the session.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     event_id: Word<'a>,
-    #[serde(borrow)]
     stream_id: Word<'a>,
-    #[serde(borrow)]
     response_id: Word<'a>,
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow)]
-    session: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    response: Option<&'a str>,
+    session: Option<&'a str>,
+    error: Option<&'a str>,
     status: Number,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Envelope<'a> { kind = "type", event_id, stream_id, response_id, response, session, error, status });
+
+#[derive(Default)]
 struct Named<'a> {
-    #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     model: Word<'a>,
-    #[serde(borrow)]
     status: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Named<'a> { id, model, status });
+
+#[derive(Default)]
 struct Error<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     code: Word<'a>,
-    #[serde(borrow)]
     param: Word<'a>,
-    #[serde(borrow)]
     event_id: Word<'a>,
 }
+
+object!(Error<'a> { kind = "type", code, param, event_id });
 
 impl<'a> Envelope<'a> {
     fn of_response(self, part: Part) -> OfResponse<'a> {
         // Of most messages the response is not there: its own name is.
-        let response = self.response.map(|json| read::<Named<'a>>(Some(json))).unwrap_or_default();
+        let response = self.response.map(|json| member::<Named<'a>>(Some(json))).unwrap_or_default();
         let is_cancelled = part == Part::End && response.status.as_str() == Some("cancelled");
         OfResponse {
             id: self.response_id.0.or(response.id.0),
@@ -209,7 +196,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn refused(self) -> Refused<'a> {
-        let error = read::<Error<'a>>(self.error);
+        let error = member::<Error<'a>>(self.error);
         let told = self.status.0.and_then(|status| u16::try_from(status).ok());
         let status = told.filter(|status| (400..600).contains(status)).unwrap_or_else(|| error.status());
         Refused {

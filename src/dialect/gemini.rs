@@ -7,15 +7,13 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Few, Flag, Fragment, Number, Word};
+use super::lenient::{Few, Flag, Fragment, Number, Word, for_each, member};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
     tell_text, unescaped,
 };
 use crate::exchange::{DialectId, FinishReason, Name, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
@@ -115,24 +113,18 @@ impl Dialect for Gemini {
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         let word = |path| Word(members.text(path).filter(|word| !word.is_empty()));
-        let json = |path| {
-            let json = members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-            json.and_then(|json| serde_json::from_str::<&RawValue>(json).ok())
-        };
         tell_text(members, TEXTS, emit);
         for (choice, reason) in (0..).zip(members.each("candidates.*.finishReason")) {
-            if let Some(reason) =
-                serde_json::from_slice::<Word<'_>>(reason).ok().as_ref().and_then(Word::as_str)
-            {
+            if let Some(reason) = Word::of(reason).as_str() {
                 emit(Signal::Finish { choice, reason: finish_reason(reason) });
             }
         }
         let answer = Answer {
-            usage_metadata: json("usageMetadata").and_then(|json| serde_json::from_str(json.get()).ok()),
-            prompt_feedback: json("promptFeedback"),
+            usage_metadata: members.last("usageMetadata").and_then(json::read),
+            prompt_feedback: members.last("promptFeedback"),
             model_version: word("modelVersion"),
             response_id: word("responseId"),
-            error: json("error").or_else(|| json("*.error")),
+            error: members.last("error").or_else(|| members.last("*.error")),
             ..Answer::default()
         };
         answer.tell(emit);
@@ -146,8 +138,7 @@ impl Dialect for Gemini {
         if event.data == b"[DONE]" {
             return; // some gateways add it
         }
-        let text = std::str::from_utf8(event.data).ok();
-        let answer = text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok());
+        let answer = json::read_bytes::<Answer<'_>>(event.data);
         let Some(answer) = answer else { return emit(Signal::Undecodable) };
         if answer.tell(emit) {
             emit(Signal::Done);
@@ -176,91 +167,80 @@ impl Dialect for Gemini {
 }
 
 /// A whole answer, an event, or an element of a stream that is an array: they have the same members.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     candidates: Few<Candidate<'a>>,
-    /// Read in place: what is nested cannot be put aside without an allocation.
-    #[serde(borrow)]
     usage_metadata: Option<UsageBody<'a>>,
-    #[serde(borrow)]
-    prompt_feedback: Option<&'a RawValue>,
-    #[serde(borrow)]
+    prompt_feedback: Option<&'a str>,
     model_version: Word<'a>,
-    #[serde(borrow)]
     response_id: Word<'a>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(Answer<'a> {
+    candidates, usage_metadata = "usageMetadata", prompt_feedback = "promptFeedback",
+    model_version = "modelVersion", response_id = "responseId", error
+});
+
+#[derive(Default)]
 struct Candidate<'a> {
     index: Number,
-    #[serde(borrow)]
     content: Option<Content<'a>>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Candidate<'a> { index, content, finish_reason = "finishReason" });
+
+#[derive(Default)]
 struct Content<'a> {
-    #[serde(borrow)]
     parts: Few<Part<'a>>,
 }
 
+object!(Content<'a> { parts });
+
 /// A piece of a candidate. What a tool of the server put out is none of the model's tokens, and the signature of a
 /// thought rides on a part that has them.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
+    text: Option<&'a str>,
     thought: Flag,
-    #[serde(borrow)]
-    function_call: Option<Call<'a>>,
-    #[serde(borrow)]
-    executable_code: Option<Code<'a>>,
-    #[serde(borrow)]
-    inline_data: Option<Blob<'a>>,
+    function_call: Option<&'a str>,
+    executable_code: Option<&'a str>,
+    inline_data: Option<&'a str>,
 }
+
+object!(Part<'a> {
+    text, thought, function_call = "functionCall", executable_code = "executableCode",
+    inline_data = "inlineData"
+});
 
 /// A call comes whole, its arguments as an object, and its name stands for it; or they come in parts, where that is
 /// asked for.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Call<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
+    name: Option<&'a str>,
     partial_args: Few<Argument<'a>>,
 }
 
+object!(Call<'a> { name, partial_args = "partialArgs" });
+
 /// What has come of an argument: text of its own, or a value that its place stands for.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Argument<'a> {
-    #[serde(borrow)]
-    string_value: Option<&'a RawValue>,
-    #[serde(borrow)]
-    json_path: Option<&'a RawValue>,
+    string_value: Option<&'a str>,
+    json_path: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Code<'a> {
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-}
+object!(Argument<'a> { string_value = "stringValue", json_path = "jsonPath" });
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// Code that was written, or a file, in base64.
+#[derive(Default)]
 struct Blob<'a> {
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    code: Option<&'a str>,
+    data: Option<&'a str>,
 }
+
+object!(Blob<'a> { code, data });
 
 impl Answer<'_> {
     /// Whether that was all: no candidate comes.
@@ -275,11 +255,11 @@ impl Answer<'_> {
         if let Some(usage) = &self.usage_metadata {
             usage.tell(emit);
         }
-        if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            emit(Signal::Failed(&error_class(error.get())));
+        if let Some(error) = self.error {
+            emit(Signal::Failed(&error_class(error)));
             return false;
         }
-        let feedback = self.prompt_feedback.and_then(|json| serde_json::from_str(json.get()).ok());
+        let feedback = self.prompt_feedback.and_then(json::read);
         let is_blocked =
             feedback.is_some_and(|feedback: Feedback<'_>| feedback.block_reason.as_str().is_some());
         if is_blocked {
@@ -289,18 +269,18 @@ impl Answer<'_> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Feedback<'a> {
-    #[serde(borrow)]
     block_reason: Word<'a>,
 }
+
+object!(Feedback<'a> { block_reason = "blockReason" });
 
 impl Candidate<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
         let choice = self.index.0.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
         for part in self.content.iter().flat_map(|content| content.parts.iter()) {
-            part.tell(&mut |json: Option<&RawValue>, kind| {
+            part.tell(&mut |json: Option<&str>, kind| {
                 if let Some(text) = json.and_then(Fragment::of) {
                     emit(Signal::Delta { choice, text, tokens: None, kind });
                 }
@@ -313,22 +293,20 @@ impl Candidate<'_> {
 }
 
 impl<'a> Part<'a> {
-    fn tell(&self, piece: &mut dyn FnMut(Option<&'a RawValue>, DeltaKind)) {
+    fn tell(&self, piece: &mut dyn FnMut(Option<&'a str>, DeltaKind)) {
         piece(self.text, if self.thought.0 { DeltaKind::Reasoning } else { DeltaKind::Content });
-        if let Some(call) = &self.function_call {
-            piece(call.name, DeltaKind::ToolCall);
-            for argument in call.partial_args.iter() {
-                piece(argument.string_value.or(argument.json_path), DeltaKind::ToolCall);
-            }
+        let call: Call<'_> = member(self.function_call);
+        piece(call.name, DeltaKind::ToolCall);
+        for argument in call.partial_args.iter() {
+            piece(argument.string_value.or(argument.json_path), DeltaKind::ToolCall);
         }
-        piece(self.executable_code.as_ref().and_then(|code| code.code), DeltaKind::ToolCall);
-        piece(self.inline_data.as_ref().and_then(|blob| blob.data), DeltaKind::Audio);
+        piece(member::<Blob<'_>>(self.executable_code).code, DeltaKind::ToolCall);
+        piece(member::<Blob<'_>>(self.inline_data).data, DeltaKind::Audio);
     }
 }
 
 /// Of the prompt, cached input is a part; the results of tools, and thoughts beside the answer, are none.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct UsageBody<'a> {
     prompt_token_count: Number,
     tool_use_prompt_token_count: Number,
@@ -336,21 +314,26 @@ struct UsageBody<'a> {
     candidates_token_count: Number,
     thoughts_token_count: Number,
     total_token_count: Number,
-    #[serde(borrow)]
-    prompt_tokens_details: Few<Modality<'a>>,
-    #[serde(borrow)]
-    candidates_tokens_details: Few<Modality<'a>>,
-    #[serde(borrow)]
+    prompt_tokens_details: Option<&'a str>,
+    candidates_tokens_details: Option<&'a str>,
     traffic_type: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(UsageBody<'a> {
+    prompt_token_count = "promptTokenCount", tool_use_prompt_token_count = "toolUsePromptTokenCount",
+    cached_content_token_count = "cachedContentTokenCount", candidates_token_count = "candidatesTokenCount",
+    thoughts_token_count = "thoughtsTokenCount", total_token_count = "totalTokenCount",
+    prompt_tokens_details = "promptTokensDetails", candidates_tokens_details = "candidatesTokensDetails",
+    traffic_type = "trafficType"
+});
+
+#[derive(Default)]
 struct Modality<'a> {
-    #[serde(borrow)]
     modality: Word<'a>,
     token_count: Number,
 }
+
+object!(Modality<'a> { modality, token_count = "tokenCount" });
 
 impl UsageBody<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -360,13 +343,13 @@ impl UsageBody<'_> {
         let usage = Usage {
             input: sum([self.prompt_token_count, self.tool_use_prompt_token_count]),
             cache_read: self.cached_content_token_count.0,
-            audio_input: sound(&self.prompt_tokens_details),
+            audio_input: self.prompt_tokens_details.and_then(sound),
             output: self.output(),
             reasoning: self.thoughts_token_count.0,
-            audio_output: sound(&self.candidates_tokens_details),
+            audio_output: self.candidates_tokens_details.and_then(sound),
             ..Usage::default()
         };
-        if usage != Usage::default() {
+        if !usage.is_empty() {
             emit(Signal::Usage(usage));
         }
     }
@@ -387,20 +370,30 @@ fn sum<const N: usize>(numbers: [Number; N]) -> Option<u64> {
     numbers.into_iter().filter_map(|number| number.0).reduce(u64::saturating_add)
 }
 
-fn sound(details: &Few<Modality<'_>>) -> Option<u64> {
-    let sound = details.iter().filter(|detail| detail.modality.as_str() == Some("AUDIO"));
-    sound.filter_map(|detail| detail.token_count.0).reduce(u64::saturating_add)
+/// How many of the tokens that these details tell apart are sound.
+fn sound(details: &str) -> Option<u64> {
+    const SOUND: &str = "AUDIO";
+    let mut tokens = None;
+    // Every event of a stream has details, and hardly a stream has sound.
+    if details.contains(SOUND) || details.contains('\\') {
+        for_each(details, &mut |detail: Modality<'_>| {
+            if detail.modality.as_str() == Some(SOUND) {
+                tokens = sum([Number(tokens), detail.token_count]);
+            }
+        });
+    }
+    tokens
 }
 
 /// The class of an error: Google's word for its status.
 fn error_class(json: &str) -> String {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
+    #[derive(Default)]
     struct ErrorBody<'a> {
-        #[serde(borrow)]
         status: Word<'a>,
     }
-    let body: ErrorBody<'_> = serde_json::from_str(json).unwrap_or_default();
+
+    object!(ErrorBody<'a> { status });
+    let body: ErrorBody<'_> = json::read(json).unwrap_or_default();
     body.status.as_str().map_or_else(|| openai::error_class(json), str::to_owned)
 }
 
@@ -477,7 +470,7 @@ mod tests {
 
     #[test]
     fn thoughts_are_output_once_whether_or_not_the_candidates_have_them() {
-        let output = |json| serde_json::from_str::<UsageBody<'_>>(json).unwrap().output();
+        let output = |json| json::read::<UsageBody<'_>>(json).unwrap().output();
         for (json, want) in [
             (
                 r#"{"promptTokenCount":5,"candidatesTokenCount":7,"thoughtsTokenCount":3,"totalTokenCount":15}"#,

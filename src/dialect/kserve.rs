@@ -6,14 +6,12 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Fragment, Number, Word, for_each};
+use super::lenient::{Fragment, Number, Word, number};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
 };
 use crate::exchange::{DialectId, Name, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 const MOST: [&str; 2] = ["max_tokens", "parameters.max_tokens"];
@@ -85,11 +83,11 @@ impl Dialect for Kserve {
             emit(Signal::UpstreamId(&id));
         }
         let usage = Usage {
-            input: openai::most(members, "num_input_tokens"),
-            output: openai::most(members, "num_output_tokens"),
+            input: number(members, "num_input_tokens").0,
+            output: number(members, "num_output_tokens").0,
             ..Usage::default()
         };
-        if usage != Usage::default() {
+        if !usage.is_empty() {
             emit(Signal::Usage(usage));
         }
         let texts = TEXTS.map(|path| members.measure(path));
@@ -108,8 +106,7 @@ impl Dialect for Kserve {
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
+        match json::read_bytes::<Answer<'_>>(event.data) {
             Some(answer) => answer.tell(emit),
             None => emit(Signal::Undecodable),
         }
@@ -141,21 +138,18 @@ pub(super) fn is_of_model(path: &str) -> bool {
     path.contains(MODELS)
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     model_name: Word<'a>,
-    #[serde(borrow)]
-    text_output: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text_output: Option<&'a str>,
     finish_reason: Word<'a>,
     num_input_tokens: Number,
     /// Those of this event.
     num_output_tokens: Number,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
 }
+
+object!(Answer<'a> { model_name, text_output, finish_reason, num_input_tokens, num_output_tokens, error });
 
 impl Answer<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -172,9 +166,9 @@ impl Answer<'_> {
         if let Some(output) = self.text_output {
             match Fragment::of(output) {
                 Some(text) => tell(text),
-                None => for_each(output, &mut |part: &RawValue| {
-                    Fragment::of(part).into_iter().for_each(&mut tell)
-                }),
+                None => {
+                    json::for_each(output, &mut |part| Fragment::of(part).into_iter().for_each(&mut tell))
+                }
             }
         }
         if let Some(input) = self.num_input_tokens.0 {

@@ -1,14 +1,12 @@
 //! Values as upstreams really send them: numbers as floats or null, text that need not be decoded to be
-//! known. Nothing here fails for a type that it did not expect: the value is absent then.
+//! known. A value of a type that was not expected is absent; only a scalar where an object or a list must be makes
+//! a text one that cannot be read.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
-use crate::wire::text_bytes;
+use crate::wire::json::{self, Json, Object, Read};
+use crate::wire::{Members, text_bytes};
 
 /// A piece of text as it stands in an event: between the quotes of its JSON, escapes and all. Nothing is
 /// decoded or copied until somebody asks.
@@ -17,8 +15,8 @@ pub struct Fragment<'a>(&'a str);
 
 impl<'a> Fragment<'a> {
     /// The text of a JSON string; none if it is empty or no string.
-    pub fn of(json: &'a RawValue) -> Option<Self> {
-        let inner = json.get().strip_prefix('"')?.strip_suffix('"')?;
+    pub fn of(json: &'a str) -> Option<Self> {
+        let inner = json.strip_prefix('"')?.strip_suffix('"')?;
         (!inner.is_empty()).then_some(Self(inner))
     }
 
@@ -58,17 +56,24 @@ impl fmt::Debug for Fragment<'_> {
 pub(super) struct Number(pub(super) Option<u64>);
 
 impl Number {
+    /// As it is written.
+    pub(super) fn of(json: &str) -> Self {
+        let float = || json.parse::<f64>().ok().filter(|f| *f >= 0.0).map(|f| f as u64);
+        Self(json.parse::<u64>().ok().or_else(float).filter(|n| *n <= COUNT_LIMIT))
+    }
+
     /// This number, else the other one.
     pub(super) fn or(self, other: Number) -> Option<u64> {
         self.0.or(other.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(from)?.get();
-        let float = || text.parse::<f64>().ok().filter(|f| *f >= 0.0).map(|f| f as u64);
-        Ok(Self(text.parse::<u64>().ok().or_else(float).filter(|n| *n <= COUNT_LIMIT)))
+impl<'a> Read<'a> for Number {
+    fn read(&mut self, json: &mut Json<'a>) {
+        *self = match json.count() {
+            Some(count) => Self(Some(count).filter(|n| *n <= COUNT_LIMIT)),
+            None => Self::of(json.raw()),
+        };
     }
 }
 
@@ -79,15 +84,23 @@ pub(super) const COUNT_LIMIT: u64 = 1 << 32;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Word<'a>(pub(super) Option<Cow<'a, str>>);
 
-impl Word<'_> {
+impl<'a> Word<'a> {
+    /// As it is written.
+    pub(super) fn of(json: &'a str) -> Self {
+        Self(Fragment::of(json).and_then(|fragment| fragment.decode()))
+    }
+
     pub(super) fn as_str(&self) -> Option<&str> {
         self.0.as_deref()
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Word<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self(Fragment::of(<&RawValue>::deserialize(from)?).and_then(|fragment| fragment.decode())))
+impl<'a> Read<'a> for Word<'a> {
+    fn read(&mut self, json: &mut Json<'a>) {
+        *self = match json.bare_text() {
+            Some(text) => Self((!text.is_empty()).then_some(Cow::Borrowed(text))),
+            None => Self::of(json.raw()),
+        };
     }
 }
 
@@ -95,9 +108,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Word<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Flag(pub(super) bool);
 
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self(<&RawValue>::deserialize(from)?.get() == "true"))
+impl<'a> Read<'a> for Flag {
+    fn read(&mut self, json: &mut Json<'a>) {
+        *self = Self(json.raw() == "true");
     }
 }
 
@@ -105,36 +118,12 @@ impl<'de> Deserialize<'de> for Flag {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Length(pub(super) Option<u32>);
 
-impl<'de> Deserialize<'de> for Length {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(from)?.get();
-        // Only what is an array is tried: an error would be put together for each null.
-        let elements = json.starts_with('[').then(|| serde_json::from_str::<Elements>(json).ok());
-        Ok(Self(elements.flatten().map(|elements| elements.0)))
-    }
-}
-
-struct Elements(u32);
-
-impl<'de> Deserialize<'de> for Elements {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Count;
-        impl<'de> Visitor<'de> for Count {
-            type Value = Elements;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Elements, A::Error> {
-                let mut n = 0;
-                while elements.next_element::<IgnoredAny>()?.is_some() {
-                    n += 1;
-                }
-                Ok(Elements(n))
-            }
+impl<'a> Read<'a> for Length {
+    fn read(&mut self, json: &mut Json<'a>) {
+        self.0 = json.is_array().then_some(0);
+        if let Some(length) = &mut self.0 {
+            json.elements(|_| *length += 1);
         }
-        from.deserialize_seq(Count)
     }
 }
 
@@ -157,63 +146,56 @@ impl<T> Default for Few<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Elements<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
-            type Value = Few<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array or null")
-            }
-
-            fn visit_unit<E>(self) -> Result<Few<T>, E> {
-                Ok(Few::default())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Few<T>, A::Error> {
-                let mut few = Few { first: elements.next_element()?, rest: Vec::new() };
-                while let Some(element) = elements.next_element()? {
-                    few.rest.push(element);
-                }
-                Ok(few)
-            }
+impl<'a, T: Object<'a> + Default> Read<'a> for Few<T> {
+    fn read(&mut self, json: &mut Json<'a>) {
+        *self = Self::default();
+        if json.is_null() {
+            return;
         }
-        from.deserialize_any(Elements(PhantomData))
+        json.elements(|json| match self.first {
+            None => json.object(self.first.insert(T::default())),
+            Some(_) => json.object(self.rest.push_mut(T::default())),
+        });
     }
 }
 
 /// Calls `visit` for each element of a JSON array that `T` can be read from; nothing where it is no array.
-pub(super) fn for_each<'a, T: Deserialize<'a>>(json: &'a RawValue, visit: &mut dyn FnMut(T)) {
-    struct Each<'v, T>(&'v mut dyn FnMut(T));
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<'_, T> {
-        type Value = ();
+pub(super) fn for_each<'a, T: Object<'a> + Default>(json: &'a str, visit: &mut dyn FnMut(T)) {
+    json::for_each(json, &mut |element| json::read(element).into_iter().for_each(&mut *visit));
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array")
-        }
+/// A member of an event; all of it absent where it is not there or has another form.
+pub(super) fn member<'a, T: Object<'a> + Default>(json: Option<&'a str>) -> T {
+    json.and_then(json::read).unwrap_or_default()
+}
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-            while let Some(element) = elements.next_element::<&'de RawValue>()? {
-                if let Ok(element) = serde_json::from_str(element.get()) {
-                    (self.0)(element);
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut json = serde_json::Deserializer::from_str(json.get());
-    // What is no array holds no elements.
-    let _ = json.deserialize_seq(Each(visit));
+/// The number at a kept path of a body.
+pub(super) fn number(members: &Members, path: &'static str) -> Number {
+    members.last(path).map(Number::of).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::json::members;
+
+    #[derive(Default)]
+    struct Member<T> {
+        value: T,
+    }
+
+    impl<'a, T: Read<'a>> Object<'a> for Member<T> {
+        members!('a { value });
+    }
+
+    fn read<'a, T: Read<'a> + Default>(value: &str) -> T {
+        let object = format!("{{\"value\":{value}}}").leak();
+        json::read::<Member<T>>(object).unwrap().value
+    }
 
     #[test]
     fn numbers_as_upstreams_write_them() {
-        let read = |json| serde_json::from_str::<Number>(json).unwrap().0;
+        let read = |json| read::<Number>(json).0;
         assert_eq!(read("24"), Some(24));
         assert_eq!(read("24.0"), Some(24));
         assert_eq!(read("0"), Some(0));
@@ -227,10 +209,7 @@ mod tests {
 
     #[test]
     fn a_fragment_is_text_that_is_not_empty() {
-        let text = |json| {
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            Fragment::of(raw).map(|fragment| fragment.decode().map(Cow::into_owned))
-        };
+        let text = |json| Fragment::of(json).map(|fragment| fragment.decode().map(Cow::into_owned));
         assert_eq!(text(r#""a\nb""#), Some(Some("a\nb".to_owned())));
         assert_eq!(text(r#""\"""#), Some(Some("\"".to_owned())));
         assert_eq!(text(r#""\ud83c""#), Some(None), "half an emoji is text that cannot be decoded");
@@ -241,11 +220,11 @@ mod tests {
 
     #[test]
     fn arrays_are_counted_and_visited_leniently() {
-        let length = |json| serde_json::from_str::<Length>(json).unwrap().0;
+        let length = |json| read::<Length>(json).0;
         assert_eq!((length("[1,[2],{}]"), length("null"), length("3")), (Some(3), None, None));
-        let raw: &RawValue = serde_json::from_str(r#"["a", 1, null, "b"]"#).unwrap();
         let mut words = Vec::new();
-        for_each(raw, &mut |word: Word<'_>| words.extend(word.0.map(Cow::into_owned)));
+        let array = r#"[{"value":"a"}, 1, null, {"value":[]}, {"value":"b"}]"#;
+        for_each(array, &mut |element: Member<Word<'_>>| words.extend(element.value.0.map(Cow::into_owned)));
         assert_eq!(words, ["a", "b"]);
     }
 }

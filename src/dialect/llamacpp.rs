@@ -5,12 +5,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Flag, Fragment, Length, Number, Word};
+use super::lenient::{Flag, Fragment, Length, Number, Word, number};
 use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
@@ -96,21 +94,19 @@ impl Dialect for Llamacpp {
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-        fn read<'m, T: Deserialize<'m> + Default>(members: &'m Members, path: &'static str) -> T {
-            let json = members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-            json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-        }
+        let word = |path| members.last(path).map(Word::of).unwrap_or_default();
+        let flag = |path| Flag(members.last(path) == Some("true"));
         let answer = Answer {
-            model: read(members, "model"),
-            stop: read(members, "stop"),
-            stop_type: read(members, "stop_type"),
-            stopped_limit: read(members, "stopped_limit"),
-            stopped_eos: read(members, "stopped_eos"),
-            stopped_word: read(members, "stopped_word"),
-            tokens_predicted: read(members, "tokens_predicted"),
-            tokens_evaluated: read(members, "tokens_evaluated"),
-            timings: read(members, "timings"),
-            error: read(members, "error"),
+            model: word("model"),
+            stop: flag("stop"),
+            stop_type: word("stop_type"),
+            stopped_limit: flag("stopped_limit"),
+            stopped_eos: flag("stopped_eos"),
+            stopped_word: flag("stopped_word"),
+            tokens_predicted: number(members, "tokens_predicted"),
+            tokens_evaluated: number(members, "tokens_evaluated"),
+            timings: members.last("timings"),
+            error: members.last("error"),
             ..Answer::default()
         };
         answer.tell(emit);
@@ -125,8 +121,7 @@ impl Dialect for Llamacpp {
         if event.data == b"[DONE]" {
             return;
         }
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
+        match json::read_bytes::<Answer<'_>>(event.data) {
             Some(answer) => {
                 answer.tell(emit);
                 if answer.stop.0 && answer.error.is_none() {
@@ -140,17 +135,13 @@ impl Dialect for Llamacpp {
 }
 
 /// An event, or a whole answer: they have the same members.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
     index: Number,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
+    content: Option<&'a str>,
     tokens: Length,
-    #[serde(borrow)]
     model: Word<'a>,
     stop: Flag,
-    #[serde(borrow)]
     stop_type: Word<'a>,
     /// In place of `stop_type` until the end of 2024.
     stopped_limit: Flag,
@@ -158,11 +149,14 @@ struct Answer<'a> {
     stopped_word: Flag,
     tokens_predicted: Number,
     tokens_evaluated: Number,
-    #[serde(borrow)]
-    timings: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    timings: Option<&'a str>,
+    error: Option<&'a str>,
 }
+
+object!(Answer<'a> {
+    index, content, tokens, model, stop, stop_type, stopped_limit, stopped_eos, stopped_word,
+    tokens_predicted, tokens_evaluated, timings, error
+});
 
 impl Answer<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -174,11 +168,11 @@ impl Answer<'_> {
             emit(Signal::Delta { choice, text, tokens: self.tokens.0, kind: DeltaKind::Content });
         }
         let usage = self.usage();
-        if usage != Usage::default() {
+        if !usage.is_empty() {
             emit(Signal::ChoiceUsage { choice, usage });
         }
         if let Some(error) = self.error {
-            emit(Signal::Failed(&openai::error_class(error.get())));
+            emit(Signal::Failed(&openai::error_class(error)));
         } else if self.stop.0 {
             emit(Signal::Finish { choice, reason: self.reason() });
         }
@@ -186,11 +180,12 @@ impl Answer<'_> {
 
     /// `tokens_evaluated` is the whole prompt, cached or not; `tokens_predicted` grows from event to event.
     fn usage(&self) -> Usage {
-        let timings = self.timings.and_then(|json| openai::read_timings(json.get())).unwrap_or_default();
-        Usage {
-            input: self.tokens_evaluated.0.or(timings.input),
-            output: self.tokens_predicted.0.or(timings.output),
-            ..timings
+        let (input, output) = (self.tokens_evaluated.0, self.tokens_predicted.0);
+        match self.timings.and_then(openai::read_timings) {
+            Some(timings) => {
+                Usage { input: input.or(timings.input), output: output.or(timings.output), ..timings }
+            }
+            None => Usage { input, output, ..Usage::default() },
         }
     }
 
@@ -207,20 +202,17 @@ impl Answer<'_> {
 /// Several prompts that are answered whole come as an array: each is a choice of its own, with counts of its
 /// own.
 fn tell_several(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-    let sum = |path| {
-        let number = |json| serde_json::from_slice::<Option<u64>>(json).ok().flatten();
-        members.each(path).filter_map(number).reduce(u64::saturating_add)
-    };
+    let sum = |path| members.each(path).filter_map(|json| Number::of(json).0).reduce(u64::saturating_add);
     let usage =
         Usage { input: sum("*.tokens_evaluated"), output: sum("*.tokens_predicted"), ..Usage::default() };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
     if let Some(model) = members.text("*.model").filter(|model| !model.is_empty()) {
         emit(Signal::Model(&model));
     }
     for (choice, word) in (0..).zip(members.each("*.stop_type")) {
-        if let Ok(word) = serde_json::from_slice::<&str>(word) {
+        if let Some(word) = Word::of(word).as_str() {
             emit(Signal::Finish { choice, reason: finish_reason(word) });
         }
     }

@@ -101,8 +101,8 @@ pub const DIALECTS: &[&dyn Dialect] = &[
 ///         if event.data == b"over" {
 ///             return emit(Signal::Done);
 ///         }
-///         match serde_json::from_slice(event.data) {
-///             Ok(json) => Fragment::of(json).into_iter().for_each(|text| {
+///         match serde_json::from_slice::<&serde_json::value::RawValue>(event.data) {
+///             Ok(json) => Fragment::of(json.get()).into_iter().for_each(|text| {
 ///                 emit(Signal::Delta { choice: 0, text, tokens: Some(1), kind: DeltaKind::Content });
 ///             }),
 ///             Err(_) => emit(Signal::Undecodable),

@@ -6,15 +6,13 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Flag, Fragment, Length, Number, Word, for_each};
+use super::lenient::{Flag, Fragment, Length, Number, Word, for_each, number};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
     tell_text,
 };
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
@@ -87,17 +85,14 @@ impl Dialect for Ollama {
         if let Some(model) = members.text("model").filter(|model| !model.is_empty()) {
             emit(Signal::Model(&model));
         }
-        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-        let number =
-            |path| json(path).and_then(|json| serde_json::from_str::<Number>(json).ok()).unwrap_or_default();
         let is_embedding = EMBEDDINGS.iter().any(|path| members.measure(path).bytes > 0);
-        let output = if is_embedding { Number(Some(0)) } else { number("eval_count") };
-        tell_usage(number("prompt_eval_count"), output, emit);
+        let output = if is_embedding { Number(Some(0)) } else { number(members, "eval_count") };
+        tell_usage(number(members, "prompt_eval_count"), output, emit);
         tell_text(members, TEXTS, emit);
         if let Some(reason) = members.text("done_reason").filter(|reason| !reason.is_empty()) {
             emit(Signal::Finish { choice: 0, reason: finish_reason(&reason) });
         }
-        if let Some(error) = json("error").filter(|error| *error != "null") {
+        if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         }
         if members.is_complete() {
@@ -106,8 +101,7 @@ impl Dialect for Ollama {
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Line<'_>>(text).ok()) {
+        match json::read_bytes::<Line<'_>>(event.data) {
             Some(line) => line.tell(emit),
             None => emit(Signal::Undecodable),
         }
@@ -124,56 +118,51 @@ fn embeds(path: &str) -> bool {
     path.ends_with("/api/embed") || path.ends_with("/api/embeddings")
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Line<'a> {
-    #[serde(borrow)]
     model: Word<'a>,
     /// Of `/api/chat`.
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
+    message: Option<&'a str>,
     /// Of `/api/generate`, as is `thinking` here.
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
+    response: Option<&'a str>,
+    thinking: Option<&'a str>,
     /// Where they are asked for.
     logprobs: Length,
     done: Flag,
-    #[serde(borrow)]
     done_reason: Word<'a>,
     prompt_eval_count: Number,
     eval_count: Number,
     /// A text.
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Line<'a> {
+    model, message, response, thinking, logprobs, done, done_reason, prompt_eval_count, eval_count, error
+});
+
+#[derive(Default)]
 struct Message<'a> {
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
+    thinking: Option<&'a str>,
+    content: Option<&'a str>,
+    tool_calls: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Message<'a> { thinking, content, tool_calls });
+
+#[derive(Default)]
 struct ToolCall<'a> {
-    #[serde(borrow)]
     function: Option<Function<'a>>,
 }
 
+object!(ToolCall<'a> { function });
+
 /// A call comes whole, its arguments as an object: the name stands for it.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
+    name: Option<&'a str>,
 }
+
+object!(Function<'a> { name });
 
 impl Line<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -183,7 +172,7 @@ impl Line<'_> {
         self.tell_deltas(emit);
         tell_usage(self.prompt_eval_count, self.eval_count, emit);
         if let Some(error) = self.error {
-            return emit(Signal::Failed(&openai::error_class(error.get())));
+            return emit(Signal::Failed(&openai::error_class(error)));
         }
         if self.done.0 {
             let reason = self.done_reason.as_str().map_or(FinishReason::Other, finish_reason);
@@ -195,14 +184,14 @@ impl Line<'_> {
     fn tell_deltas(&self, emit: &mut dyn FnMut(Signal<'_>)) {
         // The line tells its tokens once; they go with its first delta.
         let mut tokens = self.logprobs.0;
-        let mut tell = |json: Option<&RawValue>, kind| {
+        let mut tell = |json: Option<&str>, kind| {
             if let Some(text) = json.and_then(Fragment::of) {
                 let here = tokens;
                 tokens = tokens.map(|_| 0);
                 emit(Signal::Delta { choice: 0, text, tokens: here, kind });
             }
         };
-        let message = self.message.and_then(|json| serde_json::from_str::<Message<'_>>(json.get()).ok());
+        let message = self.message.and_then(json::read::<Message<'_>>);
         let message = message.unwrap_or_default();
         tell(message.thinking.or(self.thinking), DeltaKind::Reasoning);
         tell(message.content.or(self.response), DeltaKind::Content);
@@ -217,7 +206,7 @@ impl Line<'_> {
 /// A prompt that was all in the cache may have no `prompt_eval_count`: its input is not known then.
 fn tell_usage(input: Number, output: Number, emit: &mut dyn FnMut(Signal<'_>)) {
     let usage = Usage { input: input.0, output: output.0, ..Usage::default() };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
 }

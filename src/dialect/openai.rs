@@ -5,59 +5,47 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{COUNT_LIMIT, Few, Number, Word};
+use super::lenient::{COUNT_LIMIT, Few, Number, Word, number};
 use super::{OwnError, RequestFacts, Signal, tell_text};
 use crate::exchange::{FinishReason, Name, Usage};
-use crate::wire::{Event, Members, Wanted, bare_text};
+use crate::wire::json::{self, Object, members, object};
+use crate::wire::{Event, Members, Wanted};
 
 /// Reads one event of a stream; `tell` says what one of its choices holds.
-pub(super) fn event<'a, C: Deserialize<'a>>(
+pub(super) fn event<'a, C: Object<'a> + Default>(
     event: &Event<'a>,
     emit: &mut dyn FnMut(Signal<'_>),
-    tell: impl Fn(C, &mut dyn FnMut(Signal<'_>)),
+    tell: impl Fn(&C, &mut dyn FnMut(Signal<'_>)),
 ) {
     if event.data == b"[DONE]" {
         return emit(Signal::Done);
     }
     let is_error = event.name == Some("error");
-    let text = std::str::from_utf8(event.data).ok();
-    let Some(envelope) = text.and_then(|text| serde_json::from_str::<Envelope<'a, C>>(text).ok()) else {
+    let Some(envelope) = json::read_bytes::<Envelope<'a, C>>(event.data) else {
         return emit(if is_error { Signal::Failed("error") } else { Signal::Undecodable });
     };
     envelope.tell(is_error, emit);
-    for choice in envelope.choices.first.into_iter().chain(envelope.choices.rest) {
-        tell(choice, emit);
-    }
+    envelope.choices.iter().for_each(|choice| tell(choice, emit));
 }
 
 /// The members of an event that are the same in every API of this style.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "C: Deserialize<'de>"))]
+#[derive(Debug, Default)]
 struct Envelope<'a, C> {
-    #[serde(borrow, default)]
     id: Word<'a>,
-    #[serde(borrow, default)]
     model: Word<'a>,
-    #[serde(default)]
     choices: Few<C>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    timings: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    usage: Option<&'a str>,
+    timings: Option<&'a str>,
+    error: Option<&'a str>,
     object: Word<'a>,
-    #[serde(borrow, default)]
     service_tier: Word<'a>,
     /// Of an error that has no envelope.
-    #[serde(borrow, default, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow, default)]
     code: Word<'a>,
+}
+
+impl<'a, C: Object<'a> + Default> Object<'a> for Envelope<'a, C> {
+    members!('a { id, model, choices, usage, timings, error, object, service_tier, kind = "type", code });
 }
 
 impl<C> Envelope<'_, C> {
@@ -72,9 +60,9 @@ impl<C> Envelope<'_, C> {
         if let Some(tier) = self.service_tier.as_str() {
             emit(Signal::Tier(tier));
         }
-        tell_usage(self.usage.map(RawValue::get), self.timings.map(RawValue::get), emit);
-        if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            emit(Signal::Failed(&error_class(error.get())));
+        tell_usage(self.usage, self.timings, emit);
+        if let Some(error) = self.error {
+            emit(Signal::Failed(&error_class(error)));
         } else if is_error || self.object.as_str() == Some("error") {
             // vLLM before 0.9 sent errors without an envelope.
             emit(Signal::Failed(self.kind.as_str().or(self.code.as_str()).unwrap_or("error")));
@@ -92,8 +80,7 @@ pub(super) fn tell_usage(usage: Option<&str>, timings: Option<&str>, emit: &mut 
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody {
     prompt_tokens: Number,
     completion_tokens: Number,
@@ -108,8 +95,18 @@ struct UsageBody {
     cache_creation_input_tokens: Number,
 }
 
-#[derive(Clone, Deserialize, Default)]
-#[serde(default)]
+object!(UsageBody {
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    prompt_tokens_details,
+    completion_tokens_details,
+    prompt_cache_hit_tokens,
+    cached_tokens,
+    cache_creation_input_tokens
+});
+
+#[derive(Clone, Default)]
 struct PromptDetails {
     cached_tokens: Number,
     /// OpenRouter's name.
@@ -121,15 +118,24 @@ struct PromptDetails {
     audio_tokens: Number,
 }
 
-#[derive(Clone, Deserialize, Default)]
-#[serde(default)]
+object!(PromptDetails {
+    cached_tokens,
+    cache_write_tokens,
+    created_cache_tokens,
+    cache_creation_tokens,
+    audio_tokens
+});
+
+#[derive(Clone, Default)]
 struct CompletionDetails {
     reasoning_tokens: Number,
     audio_tokens: Number,
 }
 
+object!(CompletionDetails { reasoning_tokens, audio_tokens });
+
 fn read_usage(json: &str) -> Option<Usage> {
-    let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(json).ok()??;
+    let body: UsageBody = json::read::<UsageBody>(json)?;
     let prompt = body.prompt_tokens_details.clone().unwrap_or_default();
     let completion = body.completion_tokens_details.clone().unwrap_or_default();
     let usage = Usage {
@@ -147,7 +153,7 @@ fn read_usage(json: &str) -> Option<Usage> {
         audio_output: completion.audio_tokens.0,
         ..Usage::default()
     };
-    (usage != Usage::default()).then_some(usage)
+    (!usage.is_empty()).then_some(usage)
 }
 
 fn first<const N: usize>(numbers: [Number; N]) -> Option<u64> {
@@ -163,16 +169,17 @@ fn output(body: &UsageBody, reasoning: Number) -> Option<u64> {
 }
 
 /// llama.cpp's `timings`: `prompt_n` tokens were read, `cache_n` came from the cache.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Timings {
     cache_n: Number,
     prompt_n: Number,
     predicted_n: Number,
 }
 
+object!(Timings { cache_n, prompt_n, predicted_n });
+
 pub(super) fn read_timings(json: &str) -> Option<Usage> {
-    let timings: Timings = serde_json::from_str::<Option<Timings>>(json).ok()??;
+    let timings: Timings = json::read::<Timings>(json)?;
     Some(Usage {
         input: timings.prompt_n.0.map(|read| read.saturating_add(timings.cache_n.0.unwrap_or(0))),
         cache_read: timings.cache_n.0,
@@ -183,15 +190,14 @@ pub(super) fn read_timings(json: &str) -> Option<Usage> {
 
 /// The class of an error: the API's own word for it.
 pub(super) fn error_class(json: &str) -> String {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
+    #[derive(Default)]
     struct ErrorBody<'a> {
-        #[serde(borrow, rename = "type")]
         kind: Word<'a>,
-        #[serde(borrow)]
         code: Word<'a>,
     }
-    let body: ErrorBody<'_> = serde_json::from_str(json).unwrap_or_default();
+
+    object!(ErrorBody<'a> { kind = "type", code });
+    let body: ErrorBody<'_> = json::read(json).unwrap_or_default();
     body.kind.as_str().or(body.code.as_str()).unwrap_or("error").to_owned()
 }
 
@@ -207,16 +213,15 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(tier) = word("service_tier") {
         emit(Signal::Tier(&tier));
     }
-    let json = |path| members.last(path).and_then(|json| std::str::from_utf8(json).ok());
-    tell_usage(json("usage"), json("timings"), emit);
+    tell_usage(members.last("usage"), members.last("timings"), emit);
     tell_text(members, BODY_TEXTS, emit);
     let reasons = members.each("choices.*.finish_reason");
     for (choice, reason) in (0..).zip(reasons) {
-        if let Some(reason) = bare_text(reason).filter(|reason| !reason.is_empty()) {
+        if let Some(reason) = Word::of(reason).as_str() {
             emit(Signal::Finish { choice, reason: finish_reason(reason) });
         }
     }
-    if let Some(error) = json("error").filter(|error| *error != "null") {
+    if let Some(error) = members.last("error") {
         emit(Signal::Failed(&error_class(error)));
     } else if members.text("object").as_deref() == Some("error") {
         // vLLM before 0.9 answered errors without an envelope.
@@ -276,7 +281,7 @@ pub(super) fn request(members: &Members, prompts: u32, prompt_text_bytes: u64) -
 
 /// The most tokens that may be generated, as a member says.
 pub(super) fn most(members: &Members, name: &'static str) -> Option<u64> {
-    members.get::<Number>(name)?.0
+    number(members, name).0
 }
 
 /// So many tokens for each of so many choices.

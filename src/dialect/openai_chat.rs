@@ -3,12 +3,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::lenient::{Few, Fragment, Length, Number, Word, for_each};
 use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai};
 use crate::exchange::DialectId;
+use crate::wire::json::object;
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
@@ -64,7 +62,7 @@ impl Dialect for OpenaiChat {
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
+        openai::event(event, emit, |choice: &Choice<'_>, emit| choice.tell(emit));
     }
 
     fn reports_usage_when_asked(&self) -> bool {
@@ -72,79 +70,70 @@ impl Dialect for OpenaiChat {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Choice<'a> {
     index: Number,
-    #[serde(borrow)]
     delta: Option<Delta<'a>>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
     /// vLLM, when asked for them.
     token_ids: Length,
     logprobs: Option<Logprobs>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Choice<'a> { index, delta, finish_reason, token_ids, logprobs });
+
+#[derive(Default)]
 struct Logprobs {
     content: Length,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Logprobs { content });
+
+#[derive(Default)]
 struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
+    content: Option<&'a str>,
     /// vLLM and OpenRouter say `reasoning`, SGLang, DeepSeek and llama.cpp `reasoning_content`; some say both.
-    #[serde(borrow)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow)]
+    reasoning: Option<&'a str>,
+    reasoning_content: Option<&'a str>,
+    refusal: Option<&'a str>,
     tool_calls: Few<ToolCall<'a>>,
-    #[serde(borrow)]
     function_call: Option<Function<'a>>,
-    #[serde(borrow)]
     audio: Option<Audio<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Delta<'a> { content, reasoning, reasoning_content, refusal, tool_calls, function_call, audio });
+
+#[derive(Default)]
 struct ToolCall<'a> {
-    #[serde(borrow)]
     function: Option<Function<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(ToolCall<'a> { function });
+
+#[derive(Default)]
 struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
+    name: Option<&'a str>,
+    arguments: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Function<'a> { name, arguments });
+
+#[derive(Default)]
 struct Audio<'a> {
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    transcript: Option<&'a RawValue>,
+    data: Option<&'a str>,
+    transcript: Option<&'a str>,
 }
+
+object!(Audio<'a> { data, transcript });
 
 /// An element of a `content` that is an array, as Mistral sends it while a model thinks.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
+    text: Option<&'a str>,
+    thinking: Option<&'a str>,
 }
+
+object!(Part<'a> { text, thinking });
 
 impl Choice<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -167,7 +156,7 @@ impl Choice<'_> {
 
 impl<'a> Delta<'a> {
     fn pieces(&self, piece: &mut dyn FnMut(Fragment<'a>, DeltaKind)) {
-        let text = |json: Option<&'a RawValue>| json.and_then(Fragment::of);
+        let text = |json: Option<&'a str>| json.and_then(Fragment::of);
         if let Some(reasoning) = text(self.reasoning).or_else(|| text(self.reasoning_content)) {
             piece(reasoning, DeltaKind::Reasoning);
         }

@@ -2,12 +2,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::lenient::{Fragment, Length, Number, Word};
 use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai};
 use crate::exchange::DialectId;
+use crate::wire::json::object;
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> =
@@ -64,7 +62,7 @@ impl Dialect for OpenaiCompletions {
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        openai::event(event, emit, |choice: Choice<'_>, emit| choice.tell(emit));
+        openai::event(event, emit, |choice: &Choice<'_>, emit| choice.tell(emit));
     }
 
     fn reports_usage_when_asked(&self) -> bool {
@@ -72,24 +70,24 @@ impl Dialect for OpenaiCompletions {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Choice<'a> {
     index: Number,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text: Option<&'a str>,
     finish_reason: Word<'a>,
     /// vLLM, when asked for them.
     token_ids: Length,
     logprobs: Option<Logprobs>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Choice<'a> { index, text, finish_reason, token_ids, logprobs });
+
+#[derive(Default)]
 struct Logprobs {
     tokens: Length,
 }
+
+object!(Logprobs { tokens });
 
 impl Choice<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {

@@ -3,12 +3,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
 use super::lenient::Number;
 use super::{Description, Dialect, RequestFacts, Signal, Tells, openai};
 use crate::exchange::{DialectId, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 // vLLM takes `messages` in place of `input` for models that embed images.
@@ -54,13 +52,13 @@ impl Dialect for OpenaiEmbeddings {
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         openai::tell_body(members, &mut |signal| tell_input_only(signal, emit));
-        if let Some(usage) = members.each("usage").last().and_then(read_usage) {
+        if let Some(usage) = members.last("usage").and_then(read_usage) {
             emit(Signal::Usage(usage));
         }
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        let no_choice = |_: IgnoredAny, _: &mut dyn FnMut(Signal<'_>)| {};
+        let no_choice = |(): &(), _: &mut dyn FnMut(Signal<'_>)| {};
         openai::event(event, &mut |signal| tell_input_only(signal, emit), no_choice);
     }
 }
@@ -74,15 +72,15 @@ fn tell_input_only(signal: Signal<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
 }
 
 /// Voyage reports a total only; it is the input, as there is nothing else.
-fn read_usage(json: &[u8]) -> Option<Usage> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
+fn read_usage(json: &str) -> Option<Usage> {
+    #[derive(Default)]
     struct Total {
         prompt_tokens: Number,
         total_tokens: Number,
     }
-    let text = std::str::from_utf8(json).ok()?;
-    let body: Total = serde_json::from_str::<Option<Total>>(text).ok()??;
+
+    object!(Total { prompt_tokens, total_tokens });
+    let body: Total = json::read(json)?;
     Some(Usage { input: body.prompt_tokens.or(body.total_tokens), ..Usage::default() })
 }
 
@@ -102,7 +100,7 @@ mod tests {
         skim.push(br#"{"index":100,"embedding":"AAAA"}],"usage":{"prompt_tokens":800,"total_tokens":800}}"#);
         let members = skim.finish();
         let kept = openai::BODY_MEMBERS.iter().flat_map(|path| members.each(path));
-        let kept: usize = kept.map(<[u8]>::len).sum();
+        let kept: usize = kept.map(str::len).sum();
         assert!(kept < 100, "{kept} bytes kept");
         let mut usage = None;
         OpenaiEmbeddings.body(&members, &mut |signal| {

@@ -7,13 +7,11 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Few, Fragment, Number, Word};
-use super::openai_responses::{self, Item, is_call, read};
+use super::lenient::{Few, Fragment, Number, Word, member};
+use super::openai_responses::{self, Item, is_call};
 use super::{DeltaKind, Dialect, RequestFacts, Signal, openai};
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["response.max_output_tokens"], &[]));
@@ -48,15 +46,13 @@ impl Dialect for OpenaiRealtime {
 
     /// A response that was refused has an error and nothing else.
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-        let error = members.last("error").and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(error) = error.filter(|error| *error != "null") {
+        if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         }
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) {
+        match json::read_bytes::<Envelope<'_>>(event.data) {
             Some(envelope) => envelope.tell(emit),
             None => emit(Signal::Undecodable),
         }
@@ -67,18 +63,15 @@ impl Dialect for OpenaiRealtime {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    item: Option<&'a RawValue>,
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
+    delta: Option<&'a str>,
+    item: Option<&'a str>,
+    response: Option<&'a str>,
 }
+
+object!(Envelope<'a> { kind = "type", delta, item, response });
 
 impl Envelope<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -91,16 +84,16 @@ impl Envelope<'_> {
         }
         match kind {
             "response.created" => {
-                if let Some(id) = read::<Answer<'_>>(self.response).id.as_str() {
+                if let Some(id) = member::<Answer<'_>>(self.response).id.as_str() {
                     emit(Signal::UpstreamId(id));
                 }
             }
             "response.output_item.added" => {
-                if let Some(name) = read::<Item<'_>>(self.item).name.and_then(Fragment::of) {
+                if let Some(name) = member::<Item<'_>>(self.item).name.and_then(Fragment::of) {
                     emit(Signal::Delta { choice: 0, text: name, tokens: None, kind: DeltaKind::ToolCall });
                 }
             }
-            "response.done" => read::<Answer<'_>>(self.response).tell(emit),
+            "response.done" => member::<Answer<'_>>(self.response).tell(emit),
             _ => {}
         }
     }
@@ -116,29 +109,24 @@ fn channel(of: &str) -> Option<DeltaKind> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     status: Word<'a>,
-    #[serde(borrow)]
     status_details: Option<Details<'a>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
+    usage: Option<&'a str>,
     output: Few<Item<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Answer<'a> { id, status, status_details, usage, output });
+
+#[derive(Default)]
 struct Details<'a> {
-    #[serde(borrow)]
     reason: Word<'a>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
 }
+
+object!(Details<'a> { reason, error });
 
 impl Answer<'_> {
     /// Says what a response tells that is over. One that was cancelled has no mark: it is not complete, and that is
@@ -149,8 +137,8 @@ impl Answer<'_> {
         let calls = self.output.iter().any(|item| item.kind.as_str().is_some_and(is_call));
         let reason = match self.status.as_str() {
             Some("failed") => {
-                let error = details.and_then(|details| details.error).map(RawValue::get);
-                let class = error.filter(|error| *error != "null").map(openai::error_class);
+                let error = details.and_then(|details| details.error);
+                let class = error.map(openai::error_class);
                 return emit(Signal::Failed(class.as_deref().unwrap_or("error")));
             }
             Some("cancelled") => return emit(Signal::Finish { choice: 0, reason: FinishReason::Other }),
@@ -167,8 +155,7 @@ impl Answer<'_> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody {
     input_tokens: Number,
     output_tokens: Number,
@@ -176,24 +163,28 @@ struct UsageBody {
     output_token_details: Option<Sound>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(UsageBody { input_tokens, output_tokens, input_token_details, output_token_details });
+
+#[derive(Default)]
 struct InputDetails {
     cached_tokens: Number,
     audio_tokens: Number,
     cached_tokens_details: Option<Sound>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(InputDetails { cached_tokens, audio_tokens, cached_tokens_details });
+
+#[derive(Default)]
 struct Sound {
     audio_tokens: Number,
 }
 
+object!(Sound { audio_tokens });
+
 /// Of the sound that was sent, what came from the cache is told with the cache and not with the sound: it has the cache's
 /// price, and every token is priced once.
-fn tell_usage(usage: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
-    let body = usage.and_then(|json| serde_json::from_str::<Option<UsageBody>>(json.get()).ok()?);
+fn tell_usage(usage: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
+    let body = usage.and_then(json::read::<UsageBody>);
     let Some(body) = body else { return };
     let input = body.input_token_details.unwrap_or_default();
     let cached_sound = input.cached_tokens_details.and_then(|cached| cached.audio_tokens.0).unwrap_or(0);
@@ -205,7 +196,7 @@ fn tell_usage(usage: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
         audio_output: body.output_token_details.unwrap_or_default().audio_tokens.0,
         ..Usage::default()
     };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
 }

@@ -8,12 +8,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::lenient::{Few, Fragment, Length, Number, Word};
+use super::lenient::{Few, Fragment, Length, Number, Word, member};
 use super::{DeltaKind, Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text};
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
@@ -89,13 +87,7 @@ impl Dialect for OpenaiResponses {
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         let word = |path| Word(members.text(path).filter(|word| !word.is_empty()));
-        let json = |path| {
-            let json = members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-            json.and_then(|json| serde_json::from_str::<&RawValue>(json).ok())
-        };
-        let calls = members.each("output.*.type").any(|json| {
-            serde_json::from_slice::<Word<'_>>(json).is_ok_and(|kind| kind.as_str().is_some_and(is_call))
-        });
+        let calls = members.each("output.*.type").any(|json| Word::of(json).as_str().is_some_and(is_call));
         tell_text(members, TEXTS, emit);
         let answer = Answer {
             id: word("id"),
@@ -103,11 +95,11 @@ impl Dialect for OpenaiResponses {
             status: word("status"),
             service_tier: word("service_tier"),
             incomplete_details: Some(Incomplete { reason: word("incomplete_details.reason") }),
-            usage: json("usage"),
-            error: json("error"),
+            usage: members.last("usage"),
+            error: members.last("error"),
             output: Few::default(),
         };
-        answer.tell(calls, json("timings"), emit);
+        answer.tell(calls, members.last("timings"), emit);
         if members.is_complete() {
             emit(Signal::Done);
         }
@@ -117,8 +109,7 @@ impl Dialect for OpenaiResponses {
         if event.data == b"[DONE]" {
             return;
         }
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Envelope<'_>>(text).ok()) {
+        match json::read_bytes::<Envelope<'_>>(event.data) {
             Some(envelope) => envelope.tell(event.name, emit),
             None if event.name == Some("error") => emit(Signal::Failed("error")),
             None => emit(Signal::Undecodable),
@@ -130,28 +121,22 @@ impl Dialect for OpenaiResponses {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
+    delta: Option<&'a str>,
     /// One for each token of the delta, where they are asked for; else empty.
     logprobs: Length,
-    #[serde(borrow)]
-    item: Option<&'a RawValue>,
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
+    item: Option<&'a str>,
+    response: Option<&'a str>,
     /// llama.cpp's, beside the response.
-    #[serde(borrow)]
-    timings: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    timings: Option<&'a str>,
+    error: Option<&'a str>,
     /// Of an error that has no envelope.
-    #[serde(borrow)]
     code: Word<'a>,
 }
+
+object!(Envelope<'a> { kind = "type", delta, logprobs, item, response, timings, error, code });
 
 impl Envelope<'_> {
     fn tell(&self, name: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -163,18 +148,18 @@ impl Envelope<'_> {
             }
             return;
         }
-        if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            return emit(Signal::Failed(&openai::error_class(error.get())));
+        if let Some(error) = self.error {
+            return emit(Signal::Failed(&openai::error_class(error)));
         }
         match kind {
             "error" => emit(Signal::Failed(self.code.as_str().unwrap_or("error"))),
             "response.output_item.added" => {
-                if let Some(name) = read::<Item<'_>>(self.item).name.and_then(Fragment::of) {
+                if let Some(name) = member::<Item<'_>>(self.item).name.and_then(Fragment::of) {
                     emit(Signal::Delta { choice: 0, text: name, tokens: None, kind: DeltaKind::ToolCall });
                 }
             }
             "response.created" | "response.queued" | "response.in_progress" => {
-                read::<Answer<'_>>(self.response).tell_names(emit);
+                member::<Answer<'_>>(self.response).tell_names(emit);
             }
             "response.completed" | "response.incomplete" | "response.failed" => self.tell_end(kind, emit),
             _ => {}
@@ -182,7 +167,7 @@ impl Envelope<'_> {
     }
 
     fn tell_end(&self, kind: &str, emit: &mut dyn FnMut(Signal<'_>)) {
-        let mut answer = read::<Answer<'_>>(self.response);
+        let mut answer = member::<Answer<'_>>(self.response);
         if answer.status.0.is_none() {
             answer.status = Word(kind.strip_prefix("response.").map(Into::into));
         }
@@ -231,49 +216,36 @@ pub(super) fn is_call(kind: &str) -> bool {
     )
 }
 
-/// A member of an event; all of it absent where it is not there or has another form.
-pub(super) fn read<'a, T: Deserialize<'a> + Default>(json: Option<&'a RawValue>) -> T {
-    json.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
+/// An item as it begins: the name of a tool is there before its arguments.
+#[derive(Default)]
+pub(super) struct Item<'a> {
+    pub(super) kind: Word<'a>,
+    pub(super) name: Option<&'a str>,
 }
 
-/// An item as it begins: the name of a tool is there before its arguments.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct Item<'a> {
-    #[serde(borrow, rename = "type")]
-    pub(super) kind: Word<'a>,
-    #[serde(borrow)]
-    pub(super) name: Option<&'a RawValue>,
-}
+object!(Item<'a> { kind = "type", name });
 
 /// A response: a whole answer, or what an event says of one.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     model: Word<'a>,
-    #[serde(borrow)]
     status: Word<'a>,
-    #[serde(borrow)]
     service_tier: Word<'a>,
-    #[serde(borrow)]
     incomplete_details: Option<Incomplete<'a>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
+    usage: Option<&'a str>,
+    error: Option<&'a str>,
     output: Few<Item<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Answer<'a> { id, model, status, service_tier, incomplete_details, usage, error, output });
+
+#[derive(Default)]
 struct Incomplete<'a> {
-    #[serde(borrow)]
     reason: Word<'a>,
 }
+
+object!(Incomplete<'a> { reason });
 
 impl Answer<'_> {
     fn tell_names(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -289,11 +261,11 @@ impl Answer<'_> {
     }
 
     /// Says what a response tells. `calls`: there is a call among its output that the client is to answer.
-    fn tell(&self, calls: bool, timings: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
+    fn tell(&self, calls: bool, timings: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
         self.tell_names(emit);
         tell_usage(self.usage, timings, emit);
-        if let Some(error) = self.error.filter(|error| error.get() != "null") {
-            return emit(Signal::Failed(&openai::error_class(error.get())));
+        if let Some(error) = self.error {
+            return emit(Signal::Failed(&openai::error_class(error)));
         }
         let reason = match self.status.as_str() {
             Some("completed") if calls => FinishReason::ToolCalls,
@@ -315,8 +287,7 @@ impl Answer<'_> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody {
     input_tokens: Number,
     output_tokens: Number,
@@ -324,22 +295,26 @@ struct UsageBody {
     output_tokens_details: Option<OutputDetails>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(UsageBody { input_tokens, output_tokens, input_tokens_details, output_tokens_details });
+
+#[derive(Default)]
 struct InputDetails {
     cached_tokens: Number,
     cache_write_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(InputDetails { cached_tokens, cache_write_tokens });
+
+#[derive(Default)]
 struct OutputDetails {
     reasoning_tokens: Number,
 }
 
-fn tell_usage(usage: Option<&RawValue>, timings: Option<&RawValue>, emit: &mut dyn FnMut(Signal<'_>)) {
-    let timings = timings.and_then(|json| openai::read_timings(json.get())).unwrap_or_default();
-    let usage = match usage.and_then(|json| serde_json::from_str::<Option<UsageBody>>(json.get()).ok()?) {
+object!(OutputDetails { reasoning_tokens });
+
+fn tell_usage(usage: Option<&str>, timings: Option<&str>, emit: &mut dyn FnMut(Signal<'_>)) {
+    let timings = timings.and_then(openai::read_timings).unwrap_or_default();
+    let usage = match usage.and_then(json::read::<UsageBody>) {
         Some(body) => {
             let input = body.input_tokens_details.unwrap_or_default();
             Usage {
@@ -353,7 +328,7 @@ fn tell_usage(usage: Option<&RawValue>, timings: Option<&RawValue>, emit: &mut d
         }
         None => timings,
     };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
 }

@@ -5,11 +5,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-
 use super::lenient::Number;
 use super::{Description, Dialect, OwnError, RequestFacts, Signal, Tells, openai};
 use crate::exchange::{DialectId, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&["model"], &["query", "documents"]));
@@ -59,14 +58,15 @@ impl Dialect for Rerank {
         if let Some(id) = word("id") {
             emit(Signal::UpstreamId(&id));
         }
-        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-        let usage =
-            json("usage").and_then(read::<UsageBody>).map(|usage| usage.prompt_tokens.or(usage.total_tokens));
-        let meta = || json("meta").and_then(read::<Meta>).map(Meta::input);
+        let usage = members
+            .last("usage")
+            .and_then(json::read::<UsageBody>)
+            .map(|usage| usage.prompt_tokens.or(usage.total_tokens));
+        let meta = || members.last("meta").and_then(json::read::<Meta>).map(Meta::input);
         if let Some(input) = usage.flatten().or_else(|| meta().flatten()) {
             emit(Signal::Usage(Usage { input: Some(input), ..Usage::default() }));
         }
-        if let Some(error) = json("error").filter(|error| *error != "null") {
+        if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         } else if word("object").as_deref() == Some("error") {
             emit(Signal::Failed(word("type").as_deref().unwrap_or("error")));
@@ -95,36 +95,35 @@ impl Dialect for Rerank {
 }
 
 /// Of Jina, vLLM and Voyage.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct UsageBody {
     prompt_tokens: Number,
     total_tokens: Number,
 }
 
+object!(UsageBody { prompt_tokens, total_tokens });
+
 /// Of Cohere.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Meta {
     billed_units: Option<Counts>,
     tokens: Option<Counts>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Meta { billed_units, tokens });
+
+#[derive(Default)]
 struct Counts {
     input_tokens: Number,
 }
+
+object!(Counts { input_tokens });
 
 impl Meta {
     fn input(self) -> Option<u64> {
         let count = |counts: Option<Counts>| counts.unwrap_or_default().input_tokens;
         count(self.billed_units).or(count(self.tokens))
     }
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    serde_json::from_str::<Option<T>>(json).ok().flatten()
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::lenient::{Fragment, Number, Word};
 use super::{Description, Dialect, Framing, RequestFacts, Signal, Tells, openai, tell_text, tgi};
 use crate::exchange::{DialectId, FinishReason, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| {
@@ -96,16 +94,13 @@ impl Dialect for Sglang {
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         let choices = members.each("meta_info").chain(members.each("*.meta_info"));
         for (choice, json) in (0..).zip(choices) {
-            if let Some(meta) =
-                std::str::from_utf8(json).ok().and_then(|json| serde_json::from_str(json).ok())
-            {
+            if let Some(meta) = json::read(json) {
                 Meta::tell(&meta, choice, emit);
             }
         }
         tell_text(members, &TEXTS, emit);
         tgi::tell_body(members, emit);
-        let error = members.each("error").last().and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(error) = error.filter(|error| error.starts_with('{')) {
+        if let Some(error) = members.last("error").filter(|error| error.starts_with('{')) {
             emit(Signal::Failed(&openai::error_class(error)));
         }
         if members.is_complete() {
@@ -117,48 +112,43 @@ impl Dialect for Sglang {
         if event.data == b"[DONE]" {
             return emit(Signal::Done);
         }
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
+        match json::read_bytes::<Answer<'_>>(event.data) {
             Some(answer) => answer.tell(emit),
             None => emit(Signal::Undecodable),
         }
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text: Option<&'a str>,
     meta_info: Option<Meta<'a>>,
     index: Number,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+    error: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Answer<'a> { text, meta_info, index, error });
+
+#[derive(Default)]
 struct Meta<'a> {
-    #[serde(borrow)]
     id: Word<'a>,
     /// An object; a word, or null in quotes, in older servers.
-    #[serde(borrow)]
-    finish_reason: Option<&'a RawValue>,
+    finish_reason: Option<&'a str>,
     prompt_tokens: Number,
     completion_tokens: Number,
     cached_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Meta<'a> { id, finish_reason, prompt_tokens, completion_tokens, cached_tokens });
+
+#[derive(Default)]
 struct Reason<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     err_type: Word<'a>,
     status_code: Number,
 }
+
+object!(Reason<'a> { kind = "type", err_type, status_code });
 
 impl Answer<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -170,7 +160,7 @@ impl Answer<'_> {
             meta.tell(choice, emit);
         }
         if let Some(error) = self.error {
-            emit(Signal::Failed(&openai::error_class(error.get())));
+            emit(Signal::Failed(&openai::error_class(error)));
         }
     }
 }
@@ -186,13 +176,13 @@ impl Meta<'_> {
             output: self.completion_tokens.0,
             ..Usage::default()
         };
-        if usage != Usage::default() {
+        if !usage.is_empty() {
             emit(Signal::ChoiceUsage { choice, usage });
         }
-        let Some(json) = self.finish_reason.map(RawValue::get) else { return };
+        let Some(json) = self.finish_reason else { return };
         let reason = match json.starts_with('{') {
-            true => serde_json::from_str::<Reason<'_>>(json).unwrap_or_default(),
-            false => Reason { kind: serde_json::from_str(json).unwrap_or_default(), ..Reason::default() },
+            true => json::read::<Reason<'_>>(json).unwrap_or_default(),
+            false => Reason { kind: Word::of(json), ..Reason::default() },
         };
         let Some(kind) = reason.kind.as_str() else { return };
         let why = openai::finish_reason(kind);

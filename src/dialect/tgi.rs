@@ -7,15 +7,13 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::lenient::{Flag, Fragment, Number, Word};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
     tell_text,
 };
 use crate::exchange::{DialectId, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 static REQUEST: LazyLock<Wanted> = LazyLock::new(|| Wanted::new(&[MOST], &["inputs"]));
@@ -92,8 +90,7 @@ impl Dialect for Tgi {
     }
 
     fn event(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
-        let text = std::str::from_utf8(event.data).ok();
-        match text.and_then(|text| serde_json::from_str::<Answer<'_>>(text).ok()) {
+        match json::read_bytes::<Answer<'_>>(event.data) {
             Some(answer) => answer.tell(emit),
             None => emit(Signal::Undecodable),
         }
@@ -110,40 +107,36 @@ impl Dialect for Tgi {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     token: Option<Token<'a>>,
-    #[serde(borrow)]
     details: Option<Details<'a>>,
     /// The whole text again, in the last event.
-    #[serde(borrow)]
-    generated_text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
+    generated_text: Option<&'a str>,
+    error: Option<&'a str>,
     error_type: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Answer<'a> { token, details, generated_text, error, error_type });
+
+#[derive(Default)]
 struct Token<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
+    text: Option<&'a str>,
     /// It ends the text or the like, and is none of it.
     special: Flag,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Token<'a> { text, special });
+
+#[derive(Default)]
 struct Details<'a> {
-    #[serde(borrow)]
     finish_reason: Word<'a>,
     generated_tokens: Number,
     /// Since TGI 3.
     input_length: Number,
 }
+
+object!(Details<'a> { finish_reason, generated_tokens, input_length });
 
 impl Answer<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -175,7 +168,7 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
         "*.details.generated_tokens",
     ];
     let numbers = tokens.into_iter().flat_map(|path| members.each(path));
-    let numbers = numbers.filter_map(|json| serde_json::from_slice::<Option<u64>>(json).ok().flatten());
+    let numbers = numbers.filter_map(|json| Number::of(json).0);
     let output = numbers.reduce(u64::saturating_add);
     let input = Some(members.measure(PREFILL).texts).filter(|tokens| *tokens > 0);
     if input.or(output).is_some() {

@@ -77,6 +77,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Whether nothing was reported.
+    #[inline(never)] // a comparison that is put into a long function becomes vector code that takes longer than all else there
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Takes every field that `later` has: within one answer the last report of a number wins, and reports
     /// are never added up.
     pub fn update(&mut self, later: Usage) {

@@ -130,18 +130,14 @@ impl SoFar {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
 
     /// What is new in each of the texts that one choice says.
     fn news(texts: &[&str]) -> Vec<Option<String>> {
         let mut each = Each::default();
         let json = texts.iter().map(|text| serde_json::to_string(text).unwrap()).collect::<Vec<_>>();
-        let raw = json.iter().map(|json| serde_json::from_str::<&RawValue>(json).unwrap());
-        let fragments = raw.map(Fragment::of).collect::<Vec<_>>();
-        fragments
-            .into_iter()
+        json.iter()
+            .map(|json| Fragment::of(json))
             .map(|text| each.news(0, text?).map(|news| news.decode().unwrap().into_owned()))
             .collect()
     }

@@ -13,6 +13,30 @@ pub(super) fn run(chunk: &[u8], at: usize) -> (&[u8], Option<u8>) {
     (text, end.first().copied())
 }
 
+/// Where the text of a string that goes on here ends, and the byte that ends it: its quote, the backslash of an escape, or a
+/// control character, which no string may have.
+#[inline]
+pub(super) fn text_end(text: &[u8], at: usize) -> Option<(usize, u8)> {
+    const PRINTABLE: u64 = BYTES * b' ' as u64; // control characters are below it
+    let rest = text.get(at..)?;
+    let (words, tail) = rest.as_chunks::<{ size_of::<u64>() }>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte that is one of the three; of those after the first one, some others too.
+        let below = (word ^ QUOTES).wrapping_sub(BYTES)
+            | (word ^ BACKSLASHES).wrapping_sub(BYTES)
+            | word.wrapping_sub(PRINTABLE);
+        let ends = below & !word & (BYTES << 7);
+        if ends != 0 {
+            let bit = ends.trailing_zeros();
+            let at = at + number * size_of::<u64>() + bit as usize / 8;
+            return Some((at, (word >> (bit - 7)) as u8));
+        }
+    }
+    let length = tail.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))?;
+    Some((at + rest.len() - tail.len() + length, *tail.get(length)?))
+}
+
 /// The length of a run that ends within 32 bytes, as that of nearly every key does: finding it there costs less than a
 /// call of memchr.
 fn short_run(rest: &[u8]) -> Option<usize> {
@@ -120,10 +144,9 @@ impl Unicode {
 }
 
 /// A key as servers read it, where it has an escape: `"mod\u0065l"` is a model to them, and must not pass unseen.
-pub(super) fn plain(key: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn plain(key: &[u8]) -> Option<String> {
     let quoted = || [b"\"", key, b"\""].concat();
-    let text = key.contains(&b'\\').then(|| serde_json::from_slice::<String>(&quoted()).ok());
-    text.flatten().map(String::into_bytes)
+    key.contains(&b'\\').then(|| serde_json::from_slice(&quoted()).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -133,6 +156,16 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn a_strings_text_ends_at_the_first_byte_that_is_none_of_it(
+            text in prop::collection::vec(prop::sample::select(b"\"\\!# ]\xA2\xDC\x01\x1F\x00a\x7F\xFF".to_vec()), 0..40),
+            at in 0_usize..8,
+        ) {
+            let ends = |byte: &&u8| b"\"\\".contains(byte) || **byte < b' ';
+            let end = (at..).zip(text.get(at..).unwrap_or_default()).find(|(_, byte)| ends(byte));
+            prop_assert_eq!(text_end(&text, at), end.map(|(at, byte)| (at, *byte)));
+        }
+
         #[test]
         fn a_run_ends_at_the_first_quote_or_backslash(
             rest in prop::collection::vec(prop::sample::select(b"\"\\!#]\xA2\xDC\x01\x00a\xFF".to_vec()), 0..40),

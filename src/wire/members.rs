@@ -6,6 +6,8 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
+use super::lexeme::text_end;
+
 /// What is asked of a body. Paths are dotted member names from the top; `*` stands for every element of an
 /// array. No path may lie inside another one.
 #[derive(Debug)]
@@ -143,11 +145,9 @@ pub struct Measure {
 }
 
 /// The text of a JSON string that has no escapes; none of any other value.
-pub fn bare_text(json: &[u8]) -> Option<&str> {
-    let inner = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    // All of it is looked at, many bytes at once, where an end in its midst would take them one by one.
-    let has_more = inner.iter().fold(false, |found, &byte| found | (byte == b'\\') | (byte < b' '));
-    std::str::from_utf8(inner).ok().filter(|_| !has_more)
+fn bare_text(json: &str) -> Option<&str> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    text_end(json.as_bytes(), 1).filter(|(end, _)| *end == inner.len() + 1).map(|_| inner)
 }
 
 /// A value that is kept: the number of its path and its place in the kept JSON, which is at most 64 KiB.
@@ -211,17 +211,23 @@ impl Members {
         self.complete
     }
 
-    /// The JSON of every member at a kept path, in the body's order.
-    pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m [u8]> + 'm {
+    /// The JSON of every member at a kept path, in the body's order; empty where it is not UTF-8.
+    pub fn each<'m>(&'m self, path: &'static str) -> impl Iterator<Item = &'m str> + 'm {
         let index = self.index(path);
         let kept = self.kept.iter().filter(move |value| Some(value.path) == index);
-        kept.filter_map(|value| self.json.get(value.place()))
+        kept.map(|value| self.json_of(value))
     }
 
-    /// The JSON of the last member at a kept path.
-    pub fn last(&self, path: &'static str) -> Option<&[u8]> {
+    /// The JSON of the last member at a kept path; none where it is null, empty where it is not UTF-8.
+    pub fn last(&self, path: &'static str) -> Option<&str> {
         let index = self.index(path)?;
-        self.json.get(self.kept.iter().rfind(|value| value.path == index)?.place())
+        let last = self.kept.iter().rfind(|value| value.path == index).map(|value| self.json_of(value));
+        last.filter(|json| *json != "null")
+    }
+
+    fn json_of(&self, value: &KeptValue) -> &str {
+        let json = self.json.get(value.place()).unwrap_or_default();
+        std::str::from_utf8(json).unwrap_or_default()
     }
 
     fn index(&self, path: &'static str) -> Option<u32> {
@@ -231,19 +237,19 @@ impl Members {
     /// The value at a kept path, where there is one that is not null and fits the type; the last one, if the
     /// body says it twice.
     pub fn get<T: DeserializeOwned>(&self, path: &'static str) -> Option<T> {
-        self.last(path).and_then(|json| serde_json::from_slice::<Option<T>>(json).ok().flatten())
+        self.last(path).and_then(|json| serde_json::from_str(json).ok())
     }
 
     /// The text at a kept path.
     pub fn text(&self, path: &'static str) -> Option<Cow<'_, str>> {
-        let json = self.last(path).filter(|json| json.starts_with(b"\""))?;
+        let json = self.last(path).filter(|json| json.starts_with('"'))?;
         let bare = bare_text(json).map(Cow::Borrowed);
-        bare.or_else(|| serde_json::from_slice::<String>(json).map(Cow::Owned).ok())
+        bare.or_else(|| serde_json::from_str::<String>(json).map(Cow::Owned).ok())
     }
 
     /// Whether a kept path is there and is not null.
     pub fn has(&self, path: &'static str) -> bool {
-        self.last(path).is_some_and(|json| json != b"null")
+        self.last(path).is_some()
     }
 
     /// The measure of the members at a measured path, all together.

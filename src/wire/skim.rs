@@ -10,8 +10,9 @@ use super::members::{At, Members, Wanted, is_text_key};
 use capture::Capture;
 
 const TRACKED_DEPTH: usize = 6; // the longest path has four parts
-const KEY_LIMIT: usize = 192; // the longest name that any path has, every letter of it escaped
 const DEPTH_LIMIT: u32 = 120; // parsers of JSON stop at about this depth too
+const _: () = assert!(DEPTH_LIMIT <= u128::BITS, "a bit for each container that is open");
+const KEY_LIMIT: usize = 192; // the longest name that any path has, every letter of it escaped
 
 /// A scanner for one body.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ impl Skim {
             match end {
                 Some(b'"') => {
                     let mut key = std::mem::take(&mut self.key);
-                    self.key_ended(plain(&key).as_deref().unwrap_or(&key));
+                    self.key_ended(plain(&key).as_ref().map_or(key.as_slice(), String::as_bytes));
                     key.clear();
                     self.key = key;
                 }
@@ -403,7 +404,7 @@ mod tests {
     fn members(body: &str) -> Members {
         let whole = skim([body.as_bytes()]);
         let shape = |members: &Members| {
-            let kept: Vec<_> = KEEP.iter().flat_map(|path| members.each(path)).map(<[u8]>::to_vec).collect();
+            let kept: Vec<_> = KEEP.iter().flat_map(|path| members.each(path)).map(str::to_owned).collect();
             (kept, MEASURE.iter().map(|path| members.measure(path)).collect::<Vec<_>>(), members.complete)
         };
         assert_eq!(shape(&skim(body.as_bytes().chunks(1))), shape(&whole), "{body}, bytewise");
@@ -420,7 +421,7 @@ mod tests {
             members(r#" {"x":{"model":"no"},"model":"a\"b","stream" : true , "usage":{"a":[1,{"b":2}]}} "#);
         assert_eq!(got.text("model").as_deref(), Some("a\"b"));
         assert_eq!(got.get::<bool>("stream"), Some(true));
-        assert_eq!(got.each("usage").next(), Some(br#"{"a":[1,{"b":2}]}"#.as_slice()));
+        assert_eq!(got.each("usage").next(), Some(r#"{"a":[1,{"b":2}]}"#));
         assert!(got.is_complete());
     }
 
@@ -430,7 +431,7 @@ mod tests {
             r#"{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"},{"finish_reason":null,"index":1}]}"#,
         );
         let reasons: Vec<_> = got.each("choices.*.finish_reason").collect();
-        assert_eq!(reasons, [br#""stop""#.as_slice(), b"null"]);
+        assert_eq!(reasons, [r#""stop""#, "null"]);
         assert_eq!(got.measure("choices.*.message").text_bytes, 2);
     }
 
@@ -440,7 +441,7 @@ mod tests {
         let mut skim = Skim::new(&WANTED);
         skim.push(br#"[{"n":1,"x":{"n":5}},[{"n":6}],{"n":2}]"#);
         let got = skim.finish();
-        assert_eq!(got.each("*.n").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(got.each("*.n").collect::<Vec<_>>(), ["1", "2"]);
         assert!(got.is_complete() && !got.has("n"));
     }
 
@@ -454,7 +455,7 @@ mod tests {
             r#"{{"mod\u0065l":"a","\u006do\u0064el\n":"b","choi\u0063es":[{{"{escaped}":"c"}}],"\u0070rompt":"abc"}}"#
         ));
         assert_eq!(got.text("model").as_deref(), Some("a"));
-        assert_eq!(got.each("choices.*.finish_reason").collect::<Vec<_>>(), [b"\"c\""]);
+        assert_eq!(got.each("choices.*.finish_reason").collect::<Vec<_>>(), ["\"c\""]);
         assert_eq!(got.measure("prompt").text_bytes, 3);
     }
 

@@ -10,15 +10,13 @@ mod payload;
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::lenient::{Fragment, Number, Word, for_each};
 use super::{
     DeltaKind, Description, Dialect, Framing, OwnError, PathFacts, RequestFacts, Signal, Tells, openai,
     tell_text, unescaped,
 };
 use crate::exchange::{DialectId, FinishReason, Name, Usage};
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted, event_stream};
 
 /// Where converse, and then the models that `invoke` runs, have the most tokens that may be generated.
@@ -92,7 +90,6 @@ impl Dialect for Bedrock {
     }
 
     fn body(&self, members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
-        let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
         if let Some(tier) = members.text("serviceTier.type") {
             emit(Signal::Tier(&tier));
         }
@@ -104,7 +101,7 @@ impl Dialect for Bedrock {
         let kind = members.text("__type");
         if let Some(kind) = kind.as_deref().and_then(|kind| kind.rsplit('#').next()) {
             emit(Signal::Failed(kind));
-        } else if let Some(error) = json("error").filter(|error| *error != "null") {
+        } else if let Some(error) = members.last("error") {
             emit(Signal::Failed(&openai::error_class(error)));
         }
         if members.is_complete() {
@@ -157,45 +154,39 @@ fn model_of(id: &str) -> &str {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Content<'a> {
-    #[serde(borrow)]
     start: Option<Block<'a>>,
-    #[serde(borrow)]
     delta: Option<Block<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(Content<'a> { start, delta });
+
+#[derive(Default)]
 struct Block<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text: Option<&'a str>,
     reasoning_content: Option<Reasoning<'a>>,
-    #[serde(borrow)]
     tool_use: Option<ToolUse<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(Block<'a> { text, reasoning_content = "reasoningContent", tool_use = "toolUse" });
+
+#[derive(Default)]
 struct Reasoning<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    signature: Option<&'a RawValue>,
-    #[serde(borrow)]
-    redacted_content: Option<&'a RawValue>,
+    text: Option<&'a str>,
+    signature: Option<&'a str>,
+    redacted_content: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Reasoning<'a> { text, signature, redacted_content = "redactedContent" });
+
+#[derive(Default)]
 struct ToolUse<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
+    name: Option<&'a str>,
+    input: Option<&'a str>,
 }
+
+object!(ToolUse<'a> { name, input });
 
 impl Block<'_> {
     fn tell(&self, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -213,51 +204,50 @@ impl Block<'_> {
 }
 
 /// What comes at the end.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Last<'a> {
-    #[serde(borrow)]
     stop_reason: Word<'a>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
+    usage: Option<&'a str>,
     service_tier: Option<Tier<'a>>,
     trace: Option<RoutingTrace<'a>>,
 }
 
+object!(Last<'a> { stop_reason = "stopReason", usage, service_tier = "serviceTier", trace });
+
 /// Where a prompt router says which model it took.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct RoutingTrace<'a> {
-    #[serde(borrow)]
     prompt_router: Option<Routed<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(RoutingTrace<'a> { prompt_router = "promptRouter" });
+
+#[derive(Default)]
 struct Routed<'a> {
-    #[serde(borrow)]
     invoked_model_id: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Routed<'a> { invoked_model_id = "invokedModelId" });
+
+#[derive(Default)]
 struct Tier<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
 }
+
+object!(Tier<'a> { kind = "type" });
 
 /// Tells what an event of `converse-stream` says.
 fn converse(name: &str, data: &str, emit: &mut dyn FnMut(Signal<'_>)) {
     match name {
-        "contentBlockStart" | "contentBlockDelta" => match serde_json::from_str::<Content<'_>>(data) {
-            Ok(content) => {
+        "contentBlockStart" | "contentBlockDelta" => match json::read::<Content<'_>>(data) {
+            Some(content) => {
                 [&content.start, &content.delta].into_iter().flatten().for_each(|block| block.tell(emit))
             }
-            Err(_) => emit(Signal::Undecodable),
+            None => emit(Signal::Undecodable),
         },
-        "messageStop" | "metadata" => match serde_json::from_str::<Last<'_>>(data) {
-            Ok(last) => last.tell(name, emit),
-            Err(_) => emit(Signal::Undecodable),
+        "messageStop" | "metadata" => match json::read::<Last<'_>>(data) {
+            Some(last) => last.tell(name, emit),
+            None => emit(Signal::Undecodable),
         },
         _ => {}
     }
@@ -272,7 +262,7 @@ impl Last<'_> {
             emit(Signal::Tier(tier));
         }
         if let Some(usage) = self.usage {
-            tell_usage(usage.get(), emit);
+            tell_usage(usage, emit);
         }
         let routed = self.trace.as_ref().and_then(|trace| trace.prompt_router.as_ref());
         if let Some(model) = routed.and_then(|routed| routed.invoked_model_id.as_str()) {
@@ -284,7 +274,7 @@ impl Last<'_> {
     }
 }
 
-fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
+fn tell(json: Option<&str>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(text) = json.and_then(Fragment::of) {
         emit(Signal::Delta { choice: 0, text, tokens: None, kind });
     }
@@ -292,29 +282,35 @@ fn tell(json: Option<&RawValue>, kind: DeltaKind, emit: &mut dyn FnMut(Signal<'_
 
 /// Cached input is reported apart from the rest: under the names that converse documents, under the longer ones that
 /// Nova's own answers have, or under both.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct UsageBody<'a> {
     input_tokens: Number,
     cache_read_input_tokens: Number,
     cache_read_input_token_count: Number,
     cache_write_input_tokens: Number,
     cache_write_input_token_count: Number,
-    #[serde(borrow)]
-    cache_details: Option<&'a RawValue>,
+    cache_details: Option<&'a str>,
     output_tokens: Number,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(UsageBody<'a> {
+    input_tokens = "inputTokens", cache_read_input_tokens = "cacheReadInputTokens",
+    cache_read_input_token_count = "cacheReadInputTokenCount",
+    cache_write_input_tokens = "cacheWriteInputTokens",
+    cache_write_input_token_count = "cacheWriteInputTokenCount", cache_details = "cacheDetails",
+    output_tokens = "outputTokens"
+});
+
+#[derive(Default)]
 struct CacheDetail<'a> {
-    #[serde(borrow)]
     ttl: Word<'a>,
     input_tokens: Number,
 }
 
+object!(CacheDetail<'a> { ttl, input_tokens = "inputTokens" });
+
 fn tell_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
-    let Some(body) = serde_json::from_str::<Option<UsageBody<'_>>>(json).ok().flatten() else { return };
+    let Some(body) = json::read::<UsageBody<'_>>(json) else { return };
     let mut hour = None;
     if let Some(details) = body.cache_details {
         for_each(details, &mut |detail: CacheDetail<'_>| {

@@ -4,15 +4,13 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::super::anthropic_messages::{self, AnthropicMessages};
-use super::super::lenient::{Few, Number, Word};
+use super::super::lenient::{Few, Number, Word, number};
 use super::super::openai_chat::OpenaiChat;
 use super::super::{DeltaKind, Dialect, Signal, openai};
 use super::{base64, converse, finish_reason, tell, tell_usage};
 use crate::exchange::Usage;
+use crate::wire::json::{self, object};
 use crate::wire::{Event, Members, Wanted};
 
 const KEEP: &[&str] = &[
@@ -68,28 +66,23 @@ pub(super) fn tell_body(members: &Members, emit: &mut dyn FnMut(Signal<'_>)) {
     if let Some(id) = members.text("id").filter(|id| !id.is_empty()) {
         emit(Signal::UpstreamId(&id));
     }
-    let json = |path| members.each(path).last().and_then(|json| std::str::from_utf8(json).ok());
-    if let Some(usage) = json("usage") {
+    if let Some(usage) = members.last("usage") {
         tell_any_usage(usage, emit);
     }
-    let number = |path| members.get::<Number>(path).unwrap_or_default();
     let results = members.each("results.*.tokenCount");
-    let results =
-        results.filter_map(|json| serde_json::from_slice::<Number>(json).ok()?.0).reduce(u64::saturating_add);
-    let output = number("generation_token_count").0.or(results);
+    let results = results.filter_map(|json| Number::of(json).0).reduce(u64::saturating_add);
+    let output = number(members, "generation_token_count").0.or(results);
     let usage = Usage {
-        input: number("inputTextTokenCount").or(number("prompt_token_count")),
+        input: number(members, "inputTextTokenCount").or(number(members, "prompt_token_count")),
         output: output.or_else(|| generates_nothing(members).then_some(0)),
         ..Usage::default()
     };
-    if usage != Usage::default() {
+    if !usage.is_empty() {
         emit(Signal::Usage(usage));
     }
     for path in REASONS {
         for (choice, reason) in (0..).zip(members.each(path)) {
-            if let Some(reason) =
-                serde_json::from_slice(reason).ok().filter(|reason: &&str| !reason.is_empty())
-            {
+            if let Some(reason) = Word::of(reason).as_str() {
                 emit(Signal::Finish { choice, reason: finish_reason(reason) });
             }
         }
@@ -121,18 +114,18 @@ fn tell_any_usage(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Chunk<'a> {
-    #[serde(borrow)]
     bytes: Word<'a>,
 }
+
+object!(Chunk<'a> { bytes });
 
 const ORDINARY: usize = 2048; // a token event of any family has some hundred bytes
 
 /// Tells what a piece of a stream says.
 pub(super) fn tell_chunk(data: &str, emit: &mut dyn FnMut(Signal<'_>)) {
-    let chunk: Chunk<'_> = serde_json::from_str(data).unwrap_or_default();
+    let chunk: Chunk<'_> = json::read(data).unwrap_or_default();
     let Some(text) = chunk.bytes.as_str() else { return emit(Signal::Undecodable) };
     let (mut ordinary, mut long) = ([0; ORDINARY], Vec::new());
     let out = if text.len() <= ORDINARY {
@@ -158,111 +151,97 @@ fn tell_payload(json: &str, emit: &mut dyn FnMut(Signal<'_>)) {
     if json.starts_with("{\"type\":\"") && !json.contains(METRICS) {
         return AnthropicMessages.event(&event, emit); // nearly all of Claude's
     }
-    match serde_json::from_str::<Payload<'_>>(json) {
-        Ok(payload) => payload.tell(&event, emit),
-        Err(_) => emit(Signal::Undecodable),
+    match json::read::<Payload<'_>>(json) {
+        Some(payload) => payload.tell(&event, emit),
+        None => emit(Signal::Undecodable),
     }
 }
 
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Payload<'a> {
-    #[serde(rename = "amazon-bedrock-invocationMetrics")]
     metrics: Option<Metrics>,
     /// Claude's.
-    #[serde(borrow, rename = "type")]
     kind: Word<'a>,
     /// Nova's: converse's events, each in a member of its name.
-    #[serde(borrow)]
-    content_block_start: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content_block_delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message_stop: Option<&'a RawValue>,
-    #[serde(borrow)]
-    metadata: Option<&'a RawValue>,
+    content_block_start: Option<&'a str>,
+    content_block_delta: Option<&'a str>,
+    message_stop: Option<&'a str>,
+    metadata: Option<&'a str>,
     /// OpenAI's.
-    #[serde(borrow)]
     choices: Few<Choice<'a>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
+    usage: Option<&'a str>,
     /// Llama's.
-    #[serde(borrow)]
-    generation: Option<&'a RawValue>,
-    #[serde(rename = "prompt_token_count")]
+    generation: Option<&'a str>,
     prompt_token_count: Number,
-    #[serde(rename = "generation_token_count")]
     generation_token_count: Number,
-    #[serde(borrow, rename = "stop_reason")]
     stop_reason: Word<'a>,
     /// Titan's.
-    #[serde(borrow)]
-    output_text: Option<&'a RawValue>,
-    #[serde(borrow)]
+    output_text: Option<&'a str>,
     completion_reason: Word<'a>,
     /// Mistral's texts.
-    #[serde(borrow)]
     outputs: Few<Choice<'a>>,
     /// Cohere's, and Claude's before messages.
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion: Option<&'a RawValue>,
-    #[serde(borrow, rename = "finish_reason")]
+    text: Option<&'a str>,
+    completion: Option<&'a str>,
     finish_reason: Word<'a>,
 }
+
+object!(Payload<'a> {
+    metrics = "amazon-bedrock-invocationMetrics", kind = "type", content_block_start = "contentBlockStart",
+    content_block_delta = "contentBlockDelta", message_stop = "messageStop", metadata, choices, usage,
+    generation, prompt_token_count, generation_token_count, stop_reason, output_text = "outputText",
+    completion_reason = "completionReason", outputs, text, completion, finish_reason
+});
 
 /// A choice as OpenAI's format does not have it; one with a `delta` is [`OpenaiChat`]'s.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Choice<'a> {
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
+    delta: Option<&'a str>,
     message: Option<Message<'a>>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
+    text: Option<&'a str>,
     stop_reason: Word<'a>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Choice<'a> { delta, message, text, stop_reason, finish_reason });
+
+#[derive(Default)]
 struct Message<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
+    content: Option<&'a str>,
     tool_calls: Few<Call<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Message<'a> { content, tool_calls });
+
+#[derive(Default)]
 struct Call<'a> {
-    #[serde(borrow)]
-    function: Function<'a>,
+    function: Option<Function<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+object!(Call<'a> { function });
+
+#[derive(Default)]
 struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
+    name: Option<&'a str>,
+    arguments: Option<&'a str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+object!(Function<'a> { name, arguments });
+
+#[derive(Default)]
 struct Metrics {
     input_token_count: Number,
     cache_read_input_token_count: Number,
     cache_write_input_token_count: Number,
     output_token_count: Number,
 }
+
+object!(Metrics {
+    input_token_count = "inputTokenCount", cache_read_input_token_count = "cacheReadInputTokenCount",
+    cache_write_input_token_count = "cacheWriteInputTokenCount", output_token_count = "outputTokenCount"
+});
 
 impl Payload<'_> {
     fn tell(&self, event: &Event<'_>, emit: &mut dyn FnMut(Signal<'_>)) {
@@ -276,13 +255,13 @@ impl Payload<'_> {
             ("metadata", self.metadata),
         ] {
             if let Some(json) = json {
-                converse(name, json.get(), emit);
+                converse(name, json, emit);
             }
         }
         if self.choices.iter().any(|choice| choice.delta.is_some()) {
             OpenaiChat.event(event, emit);
         } else if let Some(usage) = self.usage.filter(|_| self.kind.as_str().is_none()) {
-            tell_any_usage(usage.get(), emit);
+            tell_any_usage(usage, emit);
         }
         for text in [self.generation, self.output_text, self.text, self.completion] {
             tell(text, DeltaKind::Content, emit);
@@ -294,7 +273,7 @@ impl Payload<'_> {
             output: self.generation_token_count.0,
             ..Usage::default()
         };
-        if own != Usage::default() {
+        if !own.is_empty() {
             emit(Signal::Usage(own));
         }
         for reason in [&self.stop_reason, &self.completion_reason, &self.finish_reason] {
@@ -314,9 +293,9 @@ impl Choice<'_> {
         tell(self.text, DeltaKind::Content, emit);
         if let Some(message) = &self.message {
             tell(message.content, DeltaKind::Content, emit);
-            for call in message.tool_calls.iter() {
-                tell(call.function.name, DeltaKind::ToolCall, emit);
-                tell(call.function.arguments, DeltaKind::ToolCall, emit);
+            for function in message.tool_calls.iter().filter_map(|call| call.function.as_ref()) {
+                tell(function.name, DeltaKind::ToolCall, emit);
+                tell(function.arguments, DeltaKind::ToolCall, emit);
             }
         }
         tell_finish(&self.stop_reason, emit);

@@ -159,7 +159,7 @@ fn hand(bytes: Bytes, pass: &mut dyn FnMut(Bytes)) {
     }
 }
 
-/// What tells the usage event.
+/// What tells the usage event. One that has a member twice is refused: by the first, the bytes may have gone on already.
 #[derive(Deserialize)]
 struct Report<'a> {
     #[serde(borrow)]
