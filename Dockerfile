@@ -11,21 +11,18 @@
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 
 FROM ${RUST_IMAGE} AS compile
+RUN rustup component add llvm-tools
 WORKDIR /src
-# Dependencies first, in a layer of their own: it is made anew when Cargo.lock changes, not with every line of the source.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches tests/it \
-    && touch benches/observe.rs tests/it/main.rs \
-    && echo '//! Not yet.' >src/lib.rs \
-    && printf '//! Not yet.\nfn main() {}\n' >src/main.rs \
-    && cargo build --locked --release --bin streamgauge
+COPY scripts/build-optimized scripts/
 COPY src src
-# Cargo goes by times, and those of the source may be older than the layer above.
-RUN touch src/lib.rs src/main.rs \
-    && cargo rustc --locked --release --bin streamgauge -- -C target-feature=+crt-static
+# The manifest names a benchmark and tests, which an image does without.
+RUN mkdir -p benches tests/it \
+    && touch benches/observe.rs tests/it/main.rs \
+    && RUSTFLAGS="-C target-feature=+crt-static" scripts/build-optimized
 
 FROM scratch AS build
-COPY --from=compile /src/target/release/streamgauge /etc/ssl/certs/ca-certificates.crt /
+COPY --from=compile /src/target/optimized/streamgauge /etc/ssl/certs/ca-certificates.crt /
 
 FROM scratch
 LABEL org.opencontainers.image.title="streamgauge" \
