@@ -130,8 +130,8 @@ impl<'a> Read<'a> for Length {
 /// The elements of an array of which there is one as a rule; nothing where it is null.
 #[derive(Debug)]
 pub(super) struct Few<T> {
-    pub(super) first: Option<T>,
-    pub(super) rest: Vec<T>,
+    first: Option<T>,
+    rest: Vec<T>,
 }
 
 impl<T> Few<T> {

@@ -47,9 +47,9 @@ pub(super) fn judge(
     let refuses = plan.behind == Behind::Nowhere || plan.role == Role::Doubtful;
     match (saw.code, saw.end) {
         (_, End::Left) => left(plan, saw, outcome, is_cut),
-        // Over HTTP/2 an answer without a body has ended when the library has it, which our shutdown may keep from writing it.
-        (None, _) if is_cut && plan.over_http2 && code.is_some() => {
-            is(&["upstream_failed", "upstream_refused"])
+        // Over HTTP/2 an answer has ended when the library has all of it, which our shutdown may keep from writing it.
+        (None, _) if is_cut && plan.over_http2 && code.is_some_and(|code| code >= 400) => {
+            is(&["upstream_failed", "upstream_refused", "rejected", "timed_out"])
         }
         (None, _) if is_cut => is(&["drained"]),
         (None, _) => Err("the client got nothing".to_owned()),
