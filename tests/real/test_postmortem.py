@@ -114,7 +114,9 @@ class Scene:
     def verdicts(self) -> list[float]:
         """When bad verdicts fell, of the incident: from its first request on, without a pause of five seconds."""
         found: list[float] = []
-        for sent, line in sorted((sent_at(line), line) for line in self.log() if "bad" in line.get("slo", {}).values()):
+        bad = [line for line in self.log() if "bad" in line.get("slo", {}).values()]
+        for line in sorted(bad, key=sent_at):
+            sent = sent_at(line)
             at = sent + self.story.late(line)
             if sent >= self.hurt - 0.05 and (not found or at - found[-1] < 5):
                 found.append(at)
