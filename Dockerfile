@@ -1,12 +1,12 @@
 # The sidecar's image: one static binary and the roots of trust, nothing else: no shell, no package manager. Static, so that no
-# base image has to be patched and what runs is what was tested; glibc is linked in, and its resolver asks /etc/hosts and
-# DNS without loading anything. 12 MB to pull, 29 MB on disk.
+# base image has to be patched and no library differs from those of the tests; glibc is linked in, and its resolver asks
+# /etc/hosts and DNS without loading anything. 12 MB to pull, 29 MB on disk.
 #
 #   docker build -t streamgauge .
 #   docker run --rm -p 8080:8080 -p 9464:9464 streamgauge run --upstream http://host.docker.internal:8000
 #
-# A binary that is there already, static as below, is put in without compiling: a folder takes the place of the build stage
-# that has it beside a ca-certificates.crt:  docker build --build-context build=FOLDER -t streamgauge .
+# A static binary that is there already, such as scripts/build-optimized makes, is put in without compiling: a folder that
+# has it beside a ca-certificates.crt takes the place of the build stage:  docker build --build-context build=FOLDER .
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 
@@ -19,7 +19,7 @@ COPY src src
 # The manifest names a benchmark and tests, which an image does without.
 RUN mkdir -p benches tests/it \
     && touch benches/observe.rs tests/it/main.rs \
-    && RUSTFLAGS="-C target-feature=+crt-static" scripts/build-optimized
+    && scripts/build-optimized
 
 FROM scratch AS build
 COPY --from=compile /src/target/optimized/streamgauge /etc/ssl/certs/ca-certificates.crt /

@@ -28,9 +28,6 @@ const LLAMACPP: &str = "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,
 /// A token of TGI's own API.
 const TGI: &str = "data:{\"index\":7,\"token\":{\"id\":315,\"text\":\" compass\",\"logprob\":-0.25,\"special\":false},\"generated_text\":null,\"details\":null}\n\n";
 
-/// The eighth token of SGLang's own API: the text from its start.
-const SGLANG: &str = "data: {\"text\":\" The sea is a wide and deep blue\",\"output_ids\":[578,9581,374,264,7029,323,5655,6437],\"meta_info\":{\"id\":\"5f0c1c2f5d7d4c0d9a0b\",\"finish_reason\":null,\"prompt_tokens\":12,\"weight_version\":\"default\",\"completion_tokens\":8,\"cached_tokens\":0}}\n\n";
-
 /// A text of Triton's.
 const TRITON: &str = "data: {\"model_name\":\"llama\",\"model_version\":\"1\",\"sequence_end\":false,\"sequence_id\":0,\"sequence_start\":false,\"text_output\":\" word\"}\n\n";
 
@@ -68,7 +65,7 @@ fn streaming(server: Server) -> Observer {
     observer
 }
 
-/// Whose event: every API that streams server-sent events.
+/// Whose event: the APIs that stream server-sent events, each like the one before.
 #[derive(Debug, Clone, Copy)]
 enum Server {
     Vllm,
@@ -80,11 +77,10 @@ enum Server {
     Gemini,
     Cohere,
     Tgi,
-    Sglang,
     Triton,
 }
 
-const SERVERS: [Server; 11] = [
+const SERVERS: [Server; 10] = [
     Server::Vllm,
     Server::Llamacpp,
     Server::Completions,
@@ -94,7 +90,6 @@ const SERVERS: [Server; 11] = [
     Server::Gemini,
     Server::Cohere,
     Server::Tgi,
-    Server::Sglang,
     Server::Triton,
 ];
 
@@ -110,7 +105,6 @@ impl Server {
             Self::Gemini => GEMINI,
             Self::Cohere => COHERE,
             Self::Tgi => TGI,
-            Self::Sglang => SGLANG,
             Self::Triton => TRITON,
         }
     }
@@ -125,7 +119,6 @@ impl Server {
             Self::Gemini => "/v1beta/models/m:streamGenerateContent",
             Self::Cohere => "/v2/chat",
             Self::Tgi => "/generate_stream",
-            Self::Sglang => "/generate",
             Self::Triton => "/v2/models/llama/generate_stream",
         };
         dialect::find("POST", path).unwrap_or_else(|_| unreachable!())
@@ -158,12 +151,32 @@ fn event_dialect_only(bencher: Bencher, server: Server) {
 
 #[divan::bench(args = SERVERS)]
 fn event_observed(bencher: Bencher, server: Server) {
-    let event = server.event();
-    let mut observer = streaming(server);
-    let mut at = Moment::default();
-    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
-        at = at + Duration::from_millis(1);
-        black_box(observer.response_chunk(black_box(event.as_bytes()), at));
+    again(bencher, streaming(server), server.event().as_bytes());
+}
+
+/// Eight tokens of SGLang's own API, each event with the text from its start, in a stream that has begun.
+#[divan::bench]
+fn eight_events_of_sglang_observed(bencher: Bencher) {
+    let event = |n: usize| {
+        let (text, ids) = (" word".repeat(n), "9581,".repeat(n));
+        format!(
+            "data: {{\"text\":\"{text}\",\"output_ids\":[{}],\"meta_info\":{{\"id\":\"5f0c1c2f5d7d4c0d9a0b\",\
+             \"finish_reason\":null,\"prompt_tokens\":12,\"weight_version\":\"default\",\"completion_tokens\":{n},\
+             \"cached_tokens\":0}}}}\n\n",
+            ids.trim_end_matches(',')
+        )
+    };
+    let events: Vec<_> = (5..13).map(event).collect();
+    let begun = || {
+        let mut observer = answering("/generate", "text/event-stream");
+        assert_eq!(observer.response_chunk(event(4).as_bytes(), Moment::default()).token_events, 1);
+        observer
+    };
+    bencher.counter(ItemsCount::new(events.len())).with_inputs(begun).bench_local_refs(|observer| {
+        for event in &events {
+            let looked = observer.response_chunk(black_box(event.as_bytes()), Moment::default());
+            assert_eq!(looked.token_events, 1);
+        }
     });
 }
 
@@ -217,18 +230,21 @@ fn element_of_gemini_observed(bencher: Bencher) {
     let (_, element) = GEMINI.split_once("data:").unwrap();
     let element = format!("{},", element.trim());
     let path = "/v1beta/models/m:streamGenerateContent";
-    let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
-    let head = Head { status: 200, content_type: Some("application/json"), ..Head::default() };
-    observer.head(&head, Moment::default());
+    let mut observer = answering(path, "application/json");
     observer.response_chunk(b"[", Moment::default());
     again(bencher, observer, element.as_bytes());
 }
 
 fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
+    again(bencher, answering(path, content_type), event);
+}
+
+/// An observer that has the answer's head.
+fn answering(path: &str, content_type: &str) -> Observer {
     let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
     let head = Head { status: 200, content_type: Some(content_type), ..Head::default() };
     observer.head(&head, Moment::default());
-    again(bencher, observer, event);
+    observer
 }
 
 fn again(bencher: Bencher, mut observer: Observer, event: &[u8]) {
@@ -262,11 +278,11 @@ fn request_of_a_megabyte_skimmed(bencher: Bencher) {
     });
 }
 
-#[divan::bench(args = [0, 100])]
+#[divan::bench(args = [1, 101])]
 fn whole_exchange_of_so_many_events(bencher: Bencher, events: u32) {
     bencher.bench_local(|| {
         let mut observer = streaming(Server::Vllm);
-        for _ in 0..events {
+        for _ in 1..events {
             observer.response_chunk(black_box(EVENT.as_bytes()), Moment::default());
         }
         black_box(observer.finish(Ending::Clean, Moment::default()));

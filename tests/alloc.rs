@@ -1,5 +1,4 @@
-//! A token event allocates nothing (one with log probabilities does: the JSON library keeps the brackets of what it
-//! passes over). A binary of its own: the counting allocator is the whole process's.
+//! A token event allocates nothing. A binary of its own: the counting allocator is the whole process's.
 
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use streamgauge::wire::event_stream;
 
 const CHAT: &[&str] = &[
     r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null,"token_ids":null}]}"#,
+    r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"content":" word"},"logprobs":{"content":[{"token":" word","logprob":-0.1,"bytes":[32,119],"top_logprobs":[{"token":" word","logprob":-0.1,"bytes":null}]}],"refusal":null}}]}"#,
     r#"{"choices":[{"finish_reason":null,"index":0,"delta":{"content":"a \"quoted\"\nline \u00e9"}}],"created":1,"id":"c","model":"m","system_fingerprint":"b0","object":"chat.completion.chunk"}"#,
     r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"reasoning_content":"hm"}}],"usage":{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":null}}"#,
     r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\""}}]}}]}"#,

@@ -37,7 +37,7 @@ def gemma_tokenizer(node_modules) -> Path:
 def tiktoken_cache(tmp_path, monkeypatch):
     """OpenAI's own vocabularies, as the crate tiktoken-rs ships them, where tiktoken looks for what it has downloaded."""
     metadata = subprocess.run(
-        ["cargo", "metadata", "--format-version=1", "--offline", "--locked"], cwd=programs.ROOT, capture_output=True, check=True
+        ["cargo", "metadata", "--format-version=1", "--locked"], cwd=programs.ROOT, capture_output=True, check=True
     )  # fmt: skip
     packages = json.loads(metadata.stdout)["packages"]
     crate = next(Path(package["manifest_path"]).parent for package in packages if package["name"] == "tiktoken-rs")

@@ -185,6 +185,7 @@ def nginx(
     settings: str = "proxy_buffering off; tcp_nodelay on;",
     connections: int = 1024,
     workers: str = "1",
+    keepalive: int = 16,
 ) -> Iterator[tuple[str, int]]:
     """nginx, unless told otherwise as one would set it up before a token stream."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +198,7 @@ def nginx(
 events {{ worker_connections {connections}; }}
 http {{
   access_log off;
-{temporary}  upstream server {{ server {upstream[0]}:{upstream[1]}; keepalive 16; }}
+{temporary}  upstream server {{ server {upstream[0]}:{upstream[1]}; keepalive {keepalive}; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{

@@ -49,15 +49,12 @@ pub(super) fn judge(
         (_, End::Left) => left(plan, saw, outcome, is_cut),
         // Over HTTP/2 an answer has ended when the library has all of it, which our shutdown may keep from writing it.
         (None, _) if is_cut && plan.over_http2 && code.is_some_and(|code| code >= 400) => {
-            is(&["upstream_failed", "upstream_refused", "rejected", "timed_out"])
+            is(of_error(refuses, code.unwrap_or_default()))
         }
         (None, _) if is_cut => is(&["drained"]),
         (None, _) => Err("the client got nothing".to_owned()),
         (Some(_), End::Clean) if refuses => is(&["rejected"]),
-        (Some(502), _) if plan.behind == Behind::Nobody => is(&["upstream_failed"]),
-        (Some(400..=499), _) => is(&["upstream_refused", "rejected"]),
-        (Some(504), _) => is(&["timed_out"]),
-        (Some(500..), _) => is(&["upstream_failed"]),
+        (Some(code @ 400..), _) => is(of_error(refuses, u64::from(code))),
         (Some(200..=299), End::Clean) => clean(plan, golden, saw, &is),
         (Some(200..=299), End::Broken) if says_error(plan, saw) => is(&["stream_failed"]),
         (Some(200..=299), End::Broken) if is_encoded(plan, golden) || says_end(plan, golden, saw) => {
@@ -66,6 +63,16 @@ pub(super) fn judge(
         (Some(200..=299), End::Broken) => is(&["truncated", "timed_out", "stream_failed"]),
         (Some(_), End::Clean) => is(&["completed"]),
         (Some(_), End::Broken) => is(&["truncated", "timed_out"]),
+    }
+}
+
+/// What an answer of an error's status may be recorded as.
+fn of_error(refuses: bool, code: u64) -> &'static [&'static str] {
+    match code {
+        _ if refuses => &["rejected"],
+        504 => &["timed_out"],
+        500.. => &["upstream_failed"],
+        _ => &["upstream_refused", "rejected"],
     }
 }
 
