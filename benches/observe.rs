@@ -1,6 +1,6 @@
 //! What observing costs: nanoseconds and allocations of an event and of a whole exchange, with and without each
 //! stage. `cargo bench --bench observe`
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to say")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot run has nothing to say")]
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,6 +11,9 @@ use streamgauge::dialect::{self, Dialect, Signal};
 use streamgauge::exchange::Ending;
 use streamgauge::observe::{Head, Observer};
 use streamgauge::wire::{Event, Framed, Skim, Sse, event_stream};
+
+#[path = "../tests/it/encode.rs"]
+mod encode;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -233,6 +236,28 @@ fn element_of_gemini_observed(bencher: Bencher) {
     let mut observer = answering(path, "application/json");
     observer.response_chunk(b"[", Moment::default());
     again(bencher, observer, element.as_bytes());
+}
+
+/// Events that are flushed one by one in an encoding, in a stream that has begun.
+#[divan::bench(args = encode::ENCODINGS)]
+fn sixty_four_events_in_an_encoding_observed(bencher: Bencher, encoding: &str) {
+    let events: Vec<_> = (0..65).map(|n| EVENT.replace(" word", &format!(" word{n}"))).collect();
+    let pieces: Vec<_> = events.iter().map(|event| (Duration::ZERO, event.as_bytes())).collect();
+    let encoded = encode::encode(encoding, &pieces, false);
+    let (first, others) = encoded.split_first().unwrap();
+    let begun = || {
+        let mut observer = Observer::new(Ok(chat()), Moment::default());
+        let content_type = Some("text/event-stream");
+        let head = Head { status: 200, content_type, content_encoding: Some(encoding), ..Head::default() };
+        observer.head(&head, Moment::default());
+        assert_eq!(observer.response_chunk(&first.1, Moment::default()).token_events, 1);
+        observer
+    };
+    bencher.counter(ItemsCount::new(others.len())).with_inputs(begun).bench_local_refs(|observer| {
+        for (_, piece) in others {
+            assert_eq!(observer.response_chunk(black_box(piece), Moment::default()).token_events, 1);
+        }
+    });
 }
 
 fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
