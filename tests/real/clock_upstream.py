@@ -1,8 +1,8 @@
 """An upstream whose every event says when it was sent: `clock_upstream.py INTERVAL_MS` prints its URL.
 
 A POST with `{"events": N}` is answered by N events, one each interval, each with the monotonic clock's nanoseconds at
-the moment before it was handed to the kernel. That clock is the machine's, so a reader in another process can
-subtract.
+the moment before it was handed to the kernel, and in its id those at which the request had been read. That clock is the
+machine's, so a reader in another process can subtract.
 """
 
 import json
@@ -18,7 +18,7 @@ from wire import Message  # noqa: E402
 
 INTERVAL = float(sys.argv[1]) / 1000
 EVENT = (
-    'data: {"id":"chatcmpl-clock","object":"chat.completion.chunk","created":1,"model":"clock","choices":[{"index":0,'
+    'data: {"id":"%020d","object":"chat.completion.chunk","created":1,"model":"clock","choices":[{"index":0,'
     '"delta":{"content":" %020d"},"finish_reason":null}]}\n\n'
 )
 
@@ -34,12 +34,13 @@ def serve(connection: socket.socket) -> None:
             if not data:
                 return
             held = request.push(data)
+        read_at = time.monotonic_ns()
         connection.sendall(HEAD)
         due = time.monotonic()
         for _ in range(json.loads(bytes(request.body))["events"]):
             due += INTERVAL
             time.sleep(max(0.0, due - time.monotonic()))
-            data = (EVENT % time.monotonic_ns()).encode()
+            data = (EVENT % (read_at, time.monotonic_ns())).encode()
             connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
         done = b"data: [DONE]\n\n"
         connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(done), done))

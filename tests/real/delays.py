@@ -35,5 +35,17 @@ def one_way_delays(arrivals: list[Arrival]) -> list[int]:
     return [at - sent_at(data) for arrival in arrivals for at, data in arrival.events() if data != b"[DONE]"]
 
 
+def delay_to_first(arrival: Arrival) -> int:
+    """Nanoseconds of the time to the first event that were spent on the way there and back: the time to the read that had
+    all of it, less what the upstream took, whose timers are late by more than a proxy takes."""
+    at, data = arrival.events()[0]
+    return at - arrival.sent_at - (sent_at(data) - read_at(data))
+
+
+def read_at(data: bytes) -> int:
+    """When the upstream had read the request."""
+    return int(json.loads(data)["id"])
+
+
 def sent_at(data: bytes) -> int:
     return int(json.loads(data)["choices"][0]["delta"]["content"])
