@@ -171,7 +171,7 @@ fn eight_events_of_sglang_observed(bencher: Bencher) {
     };
     let events: Vec<_> = (5..13).map(event).collect();
     let begun = || {
-        let mut observer = answering("/generate", "text/event-stream");
+        let mut observer = answering("/generate", "text/event-stream", None);
         assert_eq!(observer.response_chunk(event(4).as_bytes(), Moment::default()).token_events, 1);
         observer
     };
@@ -233,7 +233,7 @@ fn element_of_gemini_observed(bencher: Bencher) {
     let (_, element) = GEMINI.split_once("data:").unwrap();
     let element = format!("{},", element.trim());
     let path = "/v1beta/models/m:streamGenerateContent";
-    let mut observer = answering(path, "application/json");
+    let mut observer = answering(path, "application/json", None);
     observer.response_chunk(b"[", Moment::default());
     again(bencher, observer, element.as_bytes());
 }
@@ -246,10 +246,7 @@ fn sixty_four_events_in_an_encoding_observed(bencher: Bencher, encoding: &str) {
     let encoded = encode::encode(encoding, &pieces, false);
     let (first, others) = encoded.split_first().unwrap();
     let begun = || {
-        let mut observer = Observer::new(Ok(chat()), Moment::default());
-        let content_type = Some("text/event-stream");
-        let head = Head { status: 200, content_type, content_encoding: Some(encoding), ..Head::default() };
-        observer.head(&head, Moment::default());
+        let mut observer = answering("/v1/chat/completions", "text/event-stream", Some(encoding));
         assert_eq!(observer.response_chunk(&first.1, Moment::default()).token_events, 1);
         observer
     };
@@ -261,13 +258,13 @@ fn sixty_four_events_in_an_encoding_observed(bencher: Bencher, encoding: &str) {
 }
 
 fn observed(bencher: Bencher, path: &str, content_type: &str, event: &[u8]) {
-    again(bencher, answering(path, content_type), event);
+    again(bencher, answering(path, content_type, None), event);
 }
 
 /// An observer that has the answer's head.
-fn answering(path: &str, content_type: &str) -> Observer {
+fn answering(path: &str, content_type: &str, content_encoding: Option<&str>) -> Observer {
     let mut observer = Observer::new(dialect::find("POST", path), Moment::default());
-    let head = Head { status: 200, content_type: Some(content_type), ..Head::default() };
+    let head = Head { status: 200, content_type: Some(content_type), content_encoding, ..Head::default() };
     observer.head(&head, Moment::default());
     observer
 }

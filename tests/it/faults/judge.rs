@@ -47,11 +47,11 @@ pub(super) fn judge(
     let refuses = plan.behind == Behind::Nowhere || plan.role == Role::Doubtful;
     match (saw.code, saw.end) {
         (_, End::Left) => left(plan, saw, outcome, is_cut),
-        // Over HTTP/2 an answer has ended when the library has all of it, which our shutdown may keep from writing it.
-        (None, _) if is_cut && plan.over_http2 && code.is_some_and(|code| code >= 400) => {
-            is(of_error(refuses, code.unwrap_or_default()))
+        (None, _) if is_cut => {
+            // Over HTTP/2 an answer has ended when the library has all of it, which our shutdown may keep from writing it.
+            let whole = code.filter(|code| plan.over_http2 && *code >= 400);
+            is(whole.map_or(&["drained"], |code| of_error(refuses, code)))
         }
-        (None, _) if is_cut => is(&["drained"]),
         (None, _) => Err("the client got nothing".to_owned()),
         (Some(_), End::Clean) if refuses => is(&["rejected"]),
         (Some(code @ 400..), _) => is(of_error(refuses, u64::from(code))),
