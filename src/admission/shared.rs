@@ -22,7 +22,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(100);
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// After how many milliseconds a silent replica counts as gone.
-const GONE_AFTER: u64 = 10_000;
+pub(super) const GONE_AFTER: u64 = 10_000;
 
 const REPLICAS: &str = "streamgauge:replicas";
 
@@ -37,6 +37,14 @@ pub struct Shared {
     reserve: Script,
     tell: Script,
     beat: Script,
+}
+
+/// Who is there.
+pub(super) struct Presence {
+    pub(super) now: Stamp,
+    pub(super) replicas: u64,
+    /// How many of them have said so since the time that was asked about.
+    pub(super) since: u64,
 }
 
 /// What was asked for, and what there was.
@@ -139,12 +147,18 @@ impl Shared {
         Ok((Stamp(now), window(&counts)))
     }
 
-    /// Says that this replica is there; gives the time, and how many are.
-    pub(super) async fn beat(&self) -> Result<(Stamp, u64), RedisError> {
+    /// Says that this replica is there, and that all is told that was charged here.
+    pub(super) async fn beat(&self, since: Stamp) -> Result<Presence, RedisError> {
         let mut call = self.beat.key(REPLICAS);
-        call.arg(&self.name).arg(GONE_AFTER);
-        let (now, replicas) = self.call(&call).await?;
-        Ok((Stamp(now), replicas))
+        call.arg(&self.name).arg(GONE_AFTER).arg(since.0);
+        let (now, replicas, since) = self.call(&call).await?;
+        Ok(Presence { now: Stamp(now), replicas, since })
+    }
+
+    /// The server's time.
+    pub(super) async fn time(&self) -> Result<Stamp, RedisError> {
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connected()?).await?;
+        Ok(Stamp(seconds * 1000 + micros / 1000))
     }
 
     /// Tells this replica from others, and from its own earlier runs.

@@ -1,5 +1,6 @@
 //! Where windows are kept: in this process alone, or where replicas share them. While that place does not answer, each
-//! replica holds its tenants to its share of their limits, and what it admits is told there afterwards.
+//! replica holds its tenants to its share of their limits, and what it admits is told there afterwards. Who is back holds
+//! to its share until the others are, too: that place does not know before what they have charged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shared::Shared;
+use super::shared::{GONE_AFTER, Shared};
 use super::{Admission, Asking, millis};
 use crate::account::quota::{Hold, Stamp, Verdict, judge};
 use crate::clock::Moment;
@@ -37,8 +38,10 @@ pub(super) struct Store {
     pub(super) shared: Option<Arc<Shared>>,
     /// Who asks there.
     asking: TaskTracker,
-    /// How many replicas there were at the last word.
+    /// How many replicas there were when all had told what they charged.
     replicas: AtomicU64,
+    /// Since when we are back, in milliseconds by the server's clock; zero: all replicas are.
+    back_since: AtomicU64,
     fallbacks: Tally,
     /// It has been told that it does not answer.
     is_lost: AtomicBool,
@@ -68,6 +71,7 @@ impl Store {
             shared,
             asking: TaskTracker::new(),
             replicas: AtomicU64::new(1),
+            back_since: AtomicU64::new(0),
             fallbacks: Tally::default(),
             is_lost: AtomicBool::new(false),
         })
@@ -75,8 +79,9 @@ impl Store {
 
     /// Among how many replicas each limit is parted: none, while all know of each other.
     pub(super) fn share(&self) -> u64 {
-        let is_alone = self.shared.as_ref().is_some_and(|shared| !shared.is_up());
-        if is_alone { self.replicas.load(Ordering::Relaxed) } else { 1 }
+        let Some(shared) = &self.shared else { return 1 };
+        let is_shared = shared.is_up() && self.back_since.load(Ordering::Relaxed) == 0;
+        if is_shared { 1 } else { self.replicas.load(Ordering::Relaxed) }
     }
 
     /// How long may be slept before room is asked for again.
@@ -93,6 +98,14 @@ impl Admission {
         if !shared.is_up() {
             self.store.fallbacks.add_one();
             return None;
+        }
+        let share = self.store.share();
+        if share > 1 {
+            let verdict = self.quota.lock().judge(holds, tokens, share, self.now());
+            if matches!(verdict, Verdict::Full(_)) {
+                self.store.fallbacks.add_one();
+                return Some(verdict);
+            }
         }
         // It is heard to its end though the client may be gone by then: what it was charged there is given back.
         let (answer, answered) = oneshot::channel();
@@ -165,15 +178,17 @@ impl Admission {
     /// Connects, and tells all that is charged here: the server may have forgotten it, or never known.
     async fn connect(&self, shared: &Shared) -> Result<(), RedisError> {
         shared.connect().await?;
-        let (now, replicas) = shared.beat().await?;
+        let now = shared.time().await?;
         self.heard(now);
-        self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+        self.store.back_since.store(now.0, Ordering::Relaxed);
         let all = self.quota.lock().take_all(self.now());
         for (scope, charges) in all {
             let (_, window) = shared.all(&scope, &charges).await?;
             self.quota.lock().told(&scope, window);
         }
         shared.set_up();
+        self.tell_changes(shared).await?; // of what was charged here meanwhile
+        let replicas = self.beat(shared).await?;
         self.store.is_lost.store(false, Ordering::Relaxed);
         tracing::info!(replicas, "limit_store answers: limits are shared");
         Ok(())
@@ -182,9 +197,7 @@ impl Admission {
     /// Tells what was charged and taken back, and now and then that we are there, and asks what others have.
     async fn tell(&self, shared: &Shared, turn: u32) -> Result<(), RedisError> {
         if turn.is_multiple_of(LOOK_EVERY) {
-            let (now, replicas) = shared.beat().await?;
-            self.heard(now);
-            self.store.replicas.store(replicas.max(1), Ordering::Relaxed);
+            self.beat(shared).await?;
             let some = self.quota.lock().some((turn / LOOK_EVERY) as usize, AT_ONCE);
             for scope in some {
                 let (_, window) = shared.add(&scope, &[]).await?;
@@ -192,6 +205,20 @@ impl Admission {
             }
         }
         self.tell_changes(shared).await
+    }
+
+    /// Says that we are there; gives how many replicas are. Since we are back, all are when as many have said so as there
+    /// were; who is silent for so long is gone.
+    async fn beat(&self, shared: &Shared) -> Result<u64, RedisError> {
+        let since = self.store.back_since.load(Ordering::Relaxed);
+        let present = shared.beat(Stamp(since)).await?;
+        self.heard(present.now);
+        let are_back = present.since >= self.store.replicas.load(Ordering::Relaxed);
+        if are_back || present.now.0 >= since + GONE_AFTER {
+            self.store.replicas.store(present.replicas.max(1), Ordering::Relaxed);
+            self.store.back_since.store(0, Ordering::Relaxed);
+        }
+        Ok(present.replicas)
     }
 
     async fn tell_changes(&self, shared: &Shared) -> Result<(), RedisError> {

@@ -17,12 +17,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 
 import programs
+import pytest
 from exposition import Scrape, Scraper
 
 LIMIT = 40_000
 CLIENTS = 20
 # How exactly the log tells when a request waited: to the millisecond, and its overhead has the answer's in it.
 PRECISION = 0.1
+# Within so many seconds a replica has told the others what a request came to.
+TOLD_AFTER = 0.5
 
 
 class Provider(ThreadingHTTPServer):
@@ -49,7 +52,8 @@ class Answer(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": prompt, "completion_tokens": completion}
         choice = {"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}
         body = json.dumps({"model": "gpt", "choices": [choice], "usage": usage}).encode()
-        served = {"tenant": self.headers["x-tenant-id"], "tokens": prompt + completion, "began": began}
+        served = {name: self.headers[f"x-{name}"] for name in ("tenant-id", "replica")}
+        served |= {"tokens": prompt + completion, "began": began}
         self.server.served.append(served | {"ended": time.monotonic()})
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -73,6 +77,7 @@ def provider():
 
 
 def config(folder, upstream: tuple[str, int], limits: str, store: str = "memory"):
+    folder.mkdir(exist_ok=True)
     path = folder / "config.yaml"
     path.write_text(
         f"upstream: http://{upstream[0]}:{upstream[1]}\n"
@@ -82,13 +87,15 @@ def config(folder, upstream: tuple[str, int], limits: str, store: str = "memory"
     return path
 
 
-def post(address: tuple[str, int], tenant: str, words: int, most: int | None, timeout: float = 200) -> tuple[int, dict]:
+def post(
+    address: tuple[str, int], tenant: str, words: int, most: int | None, timeout: float = 200
+) -> tuple[int, dict]:
     """Sends one request; gives the status and the headers."""
     body = {"model": "gpt", "messages": [{"role": "user", "content": " ".join(["the"] * words)}]}
     if most:
         body["max_tokens"] = most
     connection = http.client.HTTPConnection(*address, timeout=timeout)
-    headers = {"content-type": "application/json", "x-tenant-id": tenant}
+    headers = {"content-type": "application/json", "x-tenant-id": tenant, "x-replica": str(address[1])}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     answer = connection.getresponse()
     answer.read()
@@ -106,9 +113,11 @@ def most_in_a_minute(served: list[dict]) -> int:
 
 
 def most_at_once(served: list[dict]) -> int:
-    """The most tokens of requests that ran at the same time."""
+    """The most tokens of requests of which a replica did not know, when it let one in, what they would come to: those
+    that ran, and those of which another had not told yet."""
     return max(
-        sum(other["tokens"] for other in served if other["began"] <= one["began"] <= other["ended"]) for one in served
+        sum(other["tokens"] for other in served if other["began"] <= one["began"] <= other["ended"] + TOLD_AFTER)
+        for one in served
     )
 
 
@@ -182,18 +191,21 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
                     counted = {tenant: agreed(one, two, tenant) for tenant in ("exact", "unsure")}
                     pages = [scrape(sidecar) for sidecar in (one, two)]
                     logs = [sidecar.program.err.read_text() for sidecar in (one, two)]
-    served = {tenant: [one for one in upstream.served if one["tenant"] == tenant] for tenant in ("exact", "unsure")}
+                    ports = [str(sidecar.address[1]) for sidecar in (one, two)]
+    served = {tenant: [one for one in upstream.served if one["tenant-id"] == tenant] for tenant in ("exact", "unsure")}
     for tenant, own in served.items():
         meanwhile = [one for one in own if gone + 1 < one["began"] < back]
         print(
             f"{tenant}: {len(own)} served, {len(meanwhile)} of them without Redis, {refused.count(tenant)} refused; "
-            f"{most_in_a_minute(own)} tokens in a minute"
+            f"{most_in_a_minute(own)} tokens in a minute; {most_at_once(own)} at once"
         )
         assert refused.count(tenant) > 20, "nobody met the limit"
         assert meanwhile, "nothing went on without Redis"
         assert counted[tenant] > 0
     assert 0.8 * LIMIT < most_in_a_minute(served["exact"]) <= LIMIT
-    surplus = most_at_once(served["unsure"])
+    # Without Redis each replica fills its share, at a time of its own, and there goes beyond it.
+    of_replica = [[one for one in served["unsure"] if one["replica"] == name] for name in ports]
+    surplus = sum(map(most_at_once, of_replica))
     assert most_in_a_minute(served["unsure"]) <= LIMIT + surplus
     minutes = (time.monotonic() - began) / 60
     assert sum(one["tokens"] for one in served["unsure"]) <= LIMIT * (minutes + 1) + surplus
@@ -207,36 +219,82 @@ def test_two_replicas_hold_a_tenant_to_its_limit_though_redis_is_killed(tmp_path
         assert times >= 1 and said == ["answers", "does not answer"] * times + ["answers"], said
 
 
-@contextmanager
-def far(address: tuple[str, int], seconds: float):
-    """The same server, but each request takes so long on its way there."""
-    listener = socket.create_server(("127.0.0.1", 0))
+class Way:
+    """A server by an address of its own: what is sent takes so long, and it can be shut."""
 
+    def __init__(self, port: int, seconds: float = 0):
+        self.port, self.seconds, self.is_open = port, seconds, True
+        self.sockets: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            client = self.listener.accept()[0]
+            if not self.is_open:
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self.port))
+            self.sockets += [client, server]
+            threading.Thread(target=self.carry, args=(client, server, self.seconds), daemon=True).start()
+            threading.Thread(target=self.carry, args=(server, client, 0), daemon=True).start()
+
+    @staticmethod
     def carry(source: socket.socket, target: socket.socket, pause: float) -> None:
         with source, target, suppress(OSError):
             while data := source.recv(65536):
                 time.sleep(pause)
                 target.sendall(data)
 
-    def accept() -> None:
-        while True:
-            client, server = listener.accept()[0], socket.create_connection(address)
-            threading.Thread(target=carry, args=(client, server, seconds), daemon=True).start()
-            threading.Thread(target=carry, args=(server, client, 0), daemon=True).start()
+    def shut(self) -> None:
+        self.is_open = False
+        for one in self.sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
-    threading.Thread(target=accept, daemon=True).start()
-    yield listener.getsockname()
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_who_is_back_first_holds_to_its_share_until_the_others_have_told(tmp_path, is_emptied):
+    port = programs.free_port()
+    limits = "{tenant: '*', tokens_per_minute: 40000, action: reject}"
+    first_way, second_way = Way(port), Way(port)
+    with provider() as upstream, programs.redis(port, tmp_path / "redis"):
+        one_config = config(tmp_path / "one", upstream.server_address, limits, first_way.url)
+        two_config = config(tmp_path / "two", upstream.server_address, limits, second_way.url)
+        with (
+            programs.sidecar(None, tmp_path / "one", "--config", str(one_config)) as one,
+            programs.sidecar(None, tmp_path / "two", "--config", str(two_config)) as two,
+        ):
+            for sidecar in (one, two):
+                sidecar.program.wait_for("limit_store answers")
+            time.sleep(5)  # till each has heard of the other
+            for way in (first_way, second_way):
+                way.shut()
+            for sidecar in (one, two):
+                sidecar.program.wait_for("limit_store does not answer.*replicas=2")
+                assert post(sidecar.address, "a", 19_000, 1)[0] == 200
+            if is_emptied:
+                programs.redis_cli(port, "FLUSHALL")
+            first_way.is_open = True
+            one.program.wait_for("(?s)does not answer.*limit_store answers")
+            assert post(one.address, "a", 19_000, 1)[0] == 429, "the other has used its half"
+            assert post(one.address, "b", 19_000, 1)[0] == 200
+            second_way.is_open = True
+            two.program.wait_for("(?s)does not answer.*limit_store answers")
+            deadline = time.monotonic() + 15
+            while post(one.address, "a", 1_900, 1)[0] != 200:
+                assert time.monotonic() < deadline, "more than its half, and the limit has room for it"
+                time.sleep(0.2)
+            assert post(two.address, "a", 1_900, 1)[0] == 429
+            assert agreed(one, two, "a") == 2 * 19_008 + 1_908
 
 
 def test_who_hangs_up_while_redis_is_asked_is_charged_nothing(tmp_path):
     limits = "{tenant: '*', tokens_per_minute: 40000, action: reject}"
     port = programs.free_port()
-    with (
-        provider() as upstream,
-        programs.redis(port, tmp_path / "redis"),
-        far(("127.0.0.1", port), 0.04) as store,
-    ):
-        settings = config(tmp_path, upstream.server_address, limits, f"redis://127.0.0.1:{store[1]}")
+    with provider() as upstream, programs.redis(port, tmp_path / "redis"):
+        settings = config(tmp_path, upstream.server_address, limits, Way(port, seconds=0.04).url)
         with programs.sidecar(None, tmp_path, "--config", str(settings)) as sidecar:
             sidecar.program.wait_for("limit_store answers")
             assert post(sidecar.address, "b", 3, 5)[0] == 200  # the tokenizer is there now
