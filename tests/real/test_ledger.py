@@ -87,7 +87,7 @@ def test_a_killed_process_leaves_every_line_that_was_synced_and_none_twice(tmp_p
                 worker.join(10)
         found = lines(folder)
         of_one_run(found)
-        # What waits on the way: notes and lines gather for 25 ms, two cores are busy, and a disk may keep a sync waiting.
+        # What waits on the way: notes and lines gather for 25 ms, 0.9 s were seen of two cores that had no time left.
         settled = {name for at, name in answered if at < killed - SYNC - 2}
         assert settled <= {line["request_id"] for line in found}
         assert len(settled) > 50
