@@ -214,7 +214,7 @@ impl Admission {
         let present = shared.beat(Stamp(since)).await?;
         self.heard(present.now);
         let are_back = present.since >= self.store.replicas.load(Ordering::Relaxed);
-        if are_back || present.now.0 >= since + GONE_AFTER {
+        if are_back || present.now.0.abs_diff(since) >= GONE_AFTER {
             self.store.replicas.store(present.replicas.max(1), Ordering::Relaxed);
             self.store.back_since.store(0, Ordering::Relaxed);
         }
