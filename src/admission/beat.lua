@@ -1,8 +1,8 @@
--- Says that a replica is there. KEYS: the set of replicas. ARGV: our name, after how many ms one is gone, a time in ms.
--- Gives: the time in ms, how many there are, and how many of them have said so since that time.
+-- Says that a replica is there. KEYS: the set of replicas. ARGV: our name, after how many ms one is gone.
+-- Gives: the time in ms, and who is there and has last said so when, as a list of names and times.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return { now, redis.call('ZCARD', KEYS[1]), redis.call('ZCOUNT', KEYS[1], ARGV[3], '+inf') }
+return { now, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES') }

@@ -2,6 +2,7 @@
 //! it is settled. The arithmetic is [`crate::account::quota`]'s; here are the clock, the queues and the way to the place
 //! where replicas share their windows.
 
+mod peers;
 mod queue;
 mod refusal;
 mod shared;
@@ -188,12 +189,7 @@ impl Admission {
         let (quota, now) = (self.quota.lock(), self.now());
         match quota.judge(holds, asking.tokens, self.store.share(), now) {
             Verdict::Full(full) => full,
-            Verdict::Pass { .. } => {
-                let held = holds.iter().zip(0..).find_map(|(hold, place)| Some((place, hold.cap(1)?)));
-                let (hold, limit) = held.unwrap_or_default();
-                let used = holds.get(hold).map_or(0, |hold| quota.used_of(&hold.scope, now));
-                Full { hold, limit, used, wait: Some(Duration::ZERO), action: Action::Reject }
-            }
+            Verdict::Pass { .. } => held_to(&quota, now, holds, Duration::ZERO),
         }
     }
 
@@ -257,6 +253,14 @@ fn came_to(exchange: &Exchange) -> Option<u64> {
     let none = || (!exchange.dialect.generates()).then_some(0);
     let output = exchange.output.map(|count| count.value).or_else(none);
     Some(exchange.input?.value.saturating_add(output?))
+}
+
+/// The first window with a limit that is held to, which has room after a time.
+fn held_to(quota: &Quota, now: Stamp, holds: &[Hold], wait: Duration) -> Full {
+    let first = holds.iter().zip(0..).find_map(|(hold, place)| Some((place, hold.held_to()?)));
+    let (hold, (limit, action)) = first.unwrap_or((0, (0, Action::Reject)));
+    let used = holds.get(hold).map_or(0, |hold| quota.used_of(&hold.scope, now));
+    Full { hold, limit, used, wait: Some(wait), action }
 }
 
 fn observed(holds: &[Hold], tokens: u64, over: &[usize]) -> Limited {

@@ -2,8 +2,9 @@
 //! server's clock. In a window each replica has fields of its own, so that what it charged can be told anew when the
 //! server comes back, whether or not it has forgotten.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(100);
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// After how many milliseconds a silent replica counts as gone.
-pub(super) const GONE_AFTER: u64 = 10_000;
+const GONE_AFTER: u64 = 10_000;
 
 const REPLICAS: &str = "streamgauge:replicas";
 
@@ -30,6 +31,8 @@ const REPLICAS: &str = "streamgauge:replicas";
 pub struct Shared {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
+    /// How many connections there have been.
+    generation: AtomicU64,
     /// It answers, and knows what is charged here.
     is_up: AtomicBool,
     /// Tells this replica from others.
@@ -37,14 +40,6 @@ pub struct Shared {
     reserve: Script,
     tell: Script,
     beat: Script,
-}
-
-/// Who is there.
-pub(super) struct Presence {
-    pub(super) now: Stamp,
-    pub(super) replicas: u64,
-    /// How many of them have said so since the time that was asked about.
-    pub(super) since: u64,
 }
 
 /// What was asked for, and what there was.
@@ -66,6 +61,7 @@ impl Shared {
         Ok(Self {
             client: Client::open(url)?,
             connection: Mutex::new(None),
+            generation: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
             name: format!("{:016x}", seed.finish()),
             reserve: Script::new(include_str!("reserve.lua")),
@@ -81,7 +77,13 @@ impl Shared {
             .set_response_timeout(Some(ANSWER_TIME));
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         *self.connection.lock() = Some(connection);
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Tells a connection from those before it.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether it answers.
@@ -99,15 +101,22 @@ impl Shared {
         *self.connection.lock() = None;
     }
 
-    /// Charges tokens to these windows, if all have room.
-    pub(super) async fn reserve(&self, holds: &[Hold], tokens: u64) -> Result<Reserved, RedisError> {
+    /// Charges tokens to these windows, if all have room, and what is ours has: `own` stands as `holds` does.
+    pub(super) async fn reserve(
+        &self,
+        holds: &[Hold],
+        own: &[Option<u64>],
+        tokens: u64,
+    ) -> Result<Reserved, RedisError> {
         let mut call = self.reserve.prepare_invoke();
         for hold in holds {
             call.key(key(&hold.scope));
         }
         call.arg(&self.name).arg(tokens).arg(LIFE);
-        for hold in holds {
-            call.arg(hold.cap(1).map(|cap| cap.to_string()).unwrap_or_default());
+        for (hold, own) in holds.iter().zip(own) {
+            for limit in [hold.cap(1), *own] {
+                call.arg(limit.map(|limit| limit.to_string()).unwrap_or_default());
+            }
         }
         let (charged, now, windows): (u64, u64, Vec<Vec<u64>>) = self.call(&call).await?;
         let windows = windows.iter().map(|counts| window(counts)).collect();
@@ -147,12 +156,18 @@ impl Shared {
         Ok((Stamp(now), window(&counts)))
     }
 
-    /// Says that this replica is there, and that all is told that was charged here.
-    pub(super) async fn beat(&self, since: Stamp) -> Result<Presence, RedisError> {
+    /// Says that this replica is there, and that all is told that was charged here; gives the time, and when each replica
+    /// has last said so.
+    pub(super) async fn beat(&self) -> Result<(Stamp, HashMap<String, Stamp>), RedisError> {
         let mut call = self.beat.key(REPLICAS);
-        call.arg(&self.name).arg(GONE_AFTER).arg(since.0);
-        let (now, replicas, since) = self.call(&call).await?;
-        Ok(Presence { now: Stamp(now), replicas, since })
+        call.arg(&self.name).arg(GONE_AFTER);
+        let (now, present): (u64, HashMap<String, u64>) = self.call(&call).await?;
+        Ok((Stamp(now), present.into_iter().map(|(name, said)| (name, Stamp(said))).collect()))
+    }
+
+    /// This replica ends: nobody waits for it.
+    pub(super) async fn leave(&self) -> Result<(), RedisError> {
+        redis::cmd("ZREM").arg(REPLICAS).arg(&self.name).query_async(&mut self.connected()?).await
     }
 
     /// The server's time.

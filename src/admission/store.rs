@@ -3,17 +3,19 @@
 //! to its share until the others are, too: that place does not know before what they have charged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::RedisError;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shared::{GONE_AFTER, Shared};
-use super::{Admission, Asking, millis};
-use crate::account::quota::{Hold, Stamp, Verdict, judge};
+use super::peers::Peers;
+use super::shared::Shared;
+use super::{Admission, Asking, held_to, millis};
+use crate::account::quota::{Full, Hold, Quota, Stamp, Verdict, judge};
 use crate::clock::Moment;
 use crate::config::LimitStore;
 use crate::vitals::Tally;
@@ -38,10 +40,7 @@ pub(super) struct Store {
     pub(super) shared: Option<Arc<Shared>>,
     /// Who asks there.
     asking: TaskTracker,
-    /// How many replicas there were when all had told what they charged.
-    replicas: AtomicU64,
-    /// Since when we are back, in milliseconds by the server's clock; zero: all replicas are.
-    back_since: AtomicU64,
+    peers: Mutex<Peers>,
     fallbacks: Tally,
     /// It has been told that it does not answer.
     is_lost: AtomicBool,
@@ -70,8 +69,7 @@ impl Store {
         Ok(Self {
             shared,
             asking: TaskTracker::new(),
-            replicas: AtomicU64::new(1),
-            back_since: AtomicU64::new(0),
+            peers: Mutex::default(),
             fallbacks: Tally::default(),
             is_lost: AtomicBool::new(false),
         })
@@ -80,8 +78,13 @@ impl Store {
     /// Among how many replicas each limit is parted: none, while all know of each other.
     pub(super) fn share(&self) -> u64 {
         let Some(shared) = &self.shared else { return 1 };
-        let is_shared = shared.is_up() && self.back_since.load(Ordering::Relaxed) == 0;
-        if is_shared { 1 } else { self.replicas.load(Ordering::Relaxed) }
+        let peers = self.peers.lock();
+        if shared.is_up() && peers.are_back() { 1 } else { peers.count() }
+    }
+
+    /// Whether what the server says is by all replicas.
+    fn is_by_all(&self) -> bool {
+        self.peers.lock().are_back()
     }
 
     /// How long may be slept before room is asked for again.
@@ -99,14 +102,6 @@ impl Admission {
             self.store.fallbacks.add_one();
             return None;
         }
-        let share = self.store.share();
-        if share > 1 {
-            let verdict = self.quota.lock().judge(holds, tokens, share, self.now());
-            if matches!(verdict, Verdict::Full(_)) {
-                self.store.fallbacks.add_one();
-                return Some(verdict);
-            }
-        }
         // It is heard to its end though the client may be gone by then: what it was charged there is given back.
         let (answer, answered) = oneshot::channel();
         let (admission, holds, tenant) = (Arc::clone(self), holds.to_vec(), asking.tenant.clone());
@@ -120,10 +115,19 @@ impl Admission {
     }
 
     async fn reserve_shared(&self, holds: &[Hold], number: u64, tokens: u64) -> Option<Verdict> {
-        let reserved = match self.store.shared.as_ref()?.reserve(holds, tokens).await {
+        let shared = self.store.shared.as_ref()?;
+        let (share, generation) = (self.store.share(), shared.generation());
+        let own = match share {
+            0 | 1 => vec![None; holds.len()],
+            share => self.quota.lock().own(holds, share, self.now()),
+        };
+        let reserved = match shared.reserve(holds, &own, tokens).await {
             Ok(reserved) => reserved,
             Err(error) => {
-                self.lost(&error);
+                // By now another connection may be there, which can do nothing for it.
+                if shared.generation() == generation {
+                    self.lost(&error);
+                }
                 self.store.fallbacks.add_one();
                 return None;
             }
@@ -131,16 +135,19 @@ impl Admission {
         self.heard(reserved.now);
         let verdict = judge(holds, &reserved.windows, tokens, 1, reserved.now);
         let mut quota = self.quota.lock();
+        let by_all = self.store.is_by_all();
         for (hold, window) in holds.iter().zip(reserved.windows) {
-            quota.told(&hold.scope, window);
+            quota.told(&hold.scope, window, by_all);
         }
-        if !reserved.charged {
-            return Some(verdict);
+        if reserved.charged {
+            quota.charged(number, reserved.now.second(), tokens, holds);
         }
-        quota.charged(number, reserved.now.second(), tokens, holds);
         Some(match verdict {
-            Verdict::Full(_) => Verdict::Pass { over: Vec::new() }, // it was charged: that counts
-            pass @ Verdict::Pass { .. } => pass,
+            Verdict::Full(_) if reserved.charged => Verdict::Pass { over: Vec::new() }, // that counts
+            Verdict::Pass { .. } if !reserved.charged => {
+                Verdict::Full(full_alone(&quota, reserved.now, holds, tokens, share))
+            }
+            verdict => verdict,
         })
     }
 
@@ -169,7 +176,9 @@ impl Admission {
                 self.store.asking.close();
                 self.store.asking.wait().await;
                 // What the last exchanges did not need is others' to have.
-                let _: Result<(), RedisError> = self.tell_changes(shared).await;
+                if self.tell_changes(shared, usize::MAX).await.is_ok() {
+                    let _: Result<(), RedisError> = shared.leave().await;
+                }
                 return;
             }
         }
@@ -180,18 +189,17 @@ impl Admission {
         shared.connect().await?;
         let now = shared.time().await?;
         self.heard(now);
-        self.store.back_since.store(now.0, Ordering::Relaxed);
+        self.store.peers.lock().back(now);
         let all = self.quota.lock().take_all(self.now());
         for (scope, charges) in all {
             let (_, window) = shared.all(&scope, &charges).await?;
-            self.quota.lock().told(&scope, window);
+            self.quota.lock().told(&scope, window, false);
         }
         shared.set_up();
-        self.tell_changes(shared).await?; // of what was charged here meanwhile
-        let replicas = self.beat(shared).await?;
         self.store.is_lost.store(false, Ordering::Relaxed);
-        tracing::info!(replicas, "limit_store answers: limits are shared");
-        Ok(())
+        tracing::info!("limit_store answers");
+        self.tell_changes(shared, usize::MAX).await?; // of what was charged here meanwhile
+        self.beat(shared).await
     }
 
     /// Tells what was charged and taken back, and now and then that we are there, and asks what others have.
@@ -201,31 +209,28 @@ impl Admission {
             let some = self.quota.lock().some((turn / LOOK_EVERY) as usize, AT_ONCE);
             for scope in some {
                 let (_, window) = shared.add(&scope, &[]).await?;
-                self.quota.lock().told(&scope, window);
+                self.quota.lock().told(&scope, window, self.store.is_by_all());
             }
         }
-        self.tell_changes(shared).await
+        self.tell_changes(shared, AT_ONCE).await
     }
 
-    /// Says that we are there; gives how many replicas are. Since we are back, all are when as many have said so as there
-    /// were; who is silent for so long is gone.
-    async fn beat(&self, shared: &Shared) -> Result<u64, RedisError> {
-        let since = self.store.back_since.load(Ordering::Relaxed);
-        let present = shared.beat(Stamp(since)).await?;
-        self.heard(present.now);
-        let are_back = present.since >= self.store.replicas.load(Ordering::Relaxed);
-        if are_back || present.now.0.abs_diff(since) >= GONE_AFTER {
-            self.store.replicas.store(present.replicas.max(1), Ordering::Relaxed);
-            self.store.back_since.store(0, Ordering::Relaxed);
+    /// Says that we are there, and hears who else is.
+    async fn beat(&self, shared: &Shared) -> Result<(), RedisError> {
+        let (now, present) = shared.beat().await?;
+        self.heard(now);
+        let replicas = present.len();
+        if self.store.peers.lock().heard(present) {
+            tracing::info!(replicas, "limits are shared");
         }
-        Ok(present.replicas)
+        Ok(())
     }
 
-    async fn tell_changes(&self, shared: &Shared) -> Result<(), RedisError> {
-        let untold = self.quota.lock().take_untold(self.now(), AT_ONCE);
+    async fn tell_changes(&self, shared: &Shared, most: usize) -> Result<(), RedisError> {
+        let untold = self.quota.lock().take_untold(self.now(), most);
         for (scope, changes) in untold {
             let (_, window) = shared.add(&scope, &changes).await?;
-            self.quota.lock().told(&scope, window);
+            self.quota.lock().told(&scope, window, self.store.is_by_all());
         }
         Ok(())
     }
@@ -245,11 +250,23 @@ impl Admission {
         let Some(shared) = &self.store.shared else { return };
         shared.disconnect();
         if !self.store.is_lost.swap(true, Ordering::Relaxed) {
-            let replicas = self.store.replicas.load(Ordering::Relaxed);
+            let replicas = self.store.peers.lock().count();
             tracing::warn!(
                 error = %error.category(), replicas,
                 "limit_store does not answer: each replica holds its tenants to its share of their limits until it does"
             );
         }
+    }
+}
+
+/// Why the place where windows are shared has not charged what its windows have room for: it is more than our own part
+/// of them while not all replicas are back, which they soon are.
+fn full_alone(quota: &Quota, now: Stamp, holds: &[Hold], tokens: u64, share: u64) -> Full {
+    let soon = TELL_EVERY * LOOK_EVERY;
+    match (quota.judge(holds, tokens, 1, now), quota.judge(holds, tokens, share, now)) {
+        (Verdict::Full(full), _) => full,
+        (_, Verdict::Full(full)) => Full { wait: Some(soon), ..full },
+        // What is to be taken back of it has not been told yet.
+        _ => held_to(quota, now, holds, soon),
     }
 }

@@ -267,27 +267,34 @@ def test_who_is_back_first_holds_to_its_share_until_the_others_have_told(tmp_pat
             programs.sidecar(None, tmp_path / "two", "--config", str(two_config)) as two,
         ):
             for sidecar in (one, two):
-                sidecar.program.wait_for("limit_store answers")
-            time.sleep(5)  # till each has heard of the other
+                sidecar.program.wait_for("limits are shared")
+            assert post(one.address, "uneven", 8_000, 1)[0] == 200
+            assert post(two.address, "uneven", 28_000, 1)[0] == 200
+            time.sleep(5)  # till each has heard of the other, and of what it has charged
             for way in (first_way, second_way):
                 way.shut()
             for sidecar in (one, two):
                 sidecar.program.wait_for("limit_store does not answer.*replicas=2")
-                assert post(sidecar.address, "a", 19_000, 1)[0] == 200
+                assert post(sidecar.address, "even", 19_000, 1)[0] == 200
             if is_emptied:
                 programs.redis_cli(port, "FLUSHALL")
             first_way.is_open = True
             one.program.wait_for("(?s)does not answer.*limit_store answers")
-            assert post(one.address, "a", 19_000, 1)[0] == 429, "the other has used its half"
-            assert post(one.address, "b", 19_000, 1)[0] == 200
+            status, headers = post(one.address, "even", 19_000, 1)
+            assert (status, headers["retry-after"]) == (429, "1"), "the other has used its half"
+            assert post(one.address, "uneven", 5_000, 1)[0] == 429, "the other had used more than its half"
+            with ThreadPoolExecutor(CLIENTS) as clients:
+                at_once = [clients.submit(post, one.address, "at once", 1_900, 1) for _ in range(CLIENTS)]
+            let_in = [asked.result()[0] for asked in at_once].count(200)
+            assert let_in == LIMIT // 2 // 1_908
+            assert len(re.findall("limits are shared", one.program.err.read_text())) == 1, "too late to tell anything"
             second_way.is_open = True
-            two.program.wait_for("(?s)does not answer.*limit_store answers")
-            deadline = time.monotonic() + 15
-            while post(one.address, "a", 1_900, 1)[0] != 200:
-                assert time.monotonic() < deadline, "more than its half, and the limit has room for it"
-                time.sleep(0.2)
-            assert post(two.address, "a", 1_900, 1)[0] == 429
-            assert agreed(one, two, "a") == 2 * 19_008 + 1_908
+            for sidecar in (one, two):
+                sidecar.program.wait_for("(?s)does not answer.*limits are shared")
+            assert post(one.address, "even", 1_900, 1)[0] == 200, "more than its half"
+            assert post(two.address, "even", 1_900, 1)[0] == 429
+            assert agreed(one, two, "even") == 2 * 19_008 + 1_908
+            assert agreed(one, two, "uneven") == 36_016
 
 
 def test_who_hangs_up_while_redis_is_asked_is_charged_nothing(tmp_path):

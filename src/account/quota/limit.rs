@@ -54,10 +54,15 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// The lowest limit that is held to, and how.
+    pub fn held_to(&self) -> Option<(u64, Action)> {
+        let enforced = self.rules.iter().filter(|(_, action)| *action != Action::Observe);
+        enforced.copied().min_by_key(|(tokens, _)| *tokens)
+    }
+
     /// The lowest limit that is held to, in a share of one in so many.
     pub fn cap(&self, share: u64) -> Option<u64> {
-        let enforced = self.rules.iter().filter(|(_, action)| *action != Action::Observe);
-        enforced.map(|(tokens, _)| tokens / share.max(1)).min()
+        self.held_to().map(|(tokens, _)| tokens / share.max(1))
     }
 }
 

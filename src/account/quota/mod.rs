@@ -253,8 +253,17 @@ impl Quota {
         self.windows.iter_mut().map(each).collect()
     }
 
-    /// The place where a window is shared says what all replicas have charged to it.
-    pub fn told(&mut self, scope: &Scope, all: Window) {
+    /// What may be charged here in all, window by window, while not all replicas have told what they charged: a share of
+    /// the limit, and no more of it than what is known of the others leaves.
+    pub fn own(&self, holds: &[Hold], share: u64, now: Stamp) -> Vec<Option<u64>> {
+        let others = |scope: &Scope| self.windows.get(scope).map_or(0, |held| held.others.sum(now));
+        let own = |hold: &Hold| Some(hold.cap(share)?.min(hold.cap(1)?.saturating_sub(others(&hold.scope))));
+        holds.iter().map(own).collect()
+    }
+
+    /// The place where a window is shared says what replicas have charged to it; `by_all`: it is all that they have, so
+    /// what was known of them before is nothing more.
+    pub fn told(&mut self, scope: &Scope, all: Window, by_all: bool) {
         let is_known = self.windows.contains_key(scope) || !all.seconds.is_empty();
         let Some(held) = is_known.then(|| self.held(scope)).flatten() else { return };
         let mut others = all;
@@ -262,7 +271,14 @@ impl Quota {
             let untold = held.untold.get(second).copied().unwrap_or(0);
             others.refund(*second, tokens.saturating_add_signed(-untold));
         }
-        held.others = others;
+        if by_all {
+            held.others = others;
+            return;
+        }
+        for (second, tokens) in others.seconds {
+            let known = held.others.seconds.entry(second).or_insert(0);
+            *known = tokens.max(*known);
+        }
     }
 }
 
@@ -457,7 +473,7 @@ mod tests {
         let mut quota = Quota::default();
         quota.charged(1, START, 30, &holds);
         assert_eq!(quota.take_untold(at(0.0), 9), [], "it was told already");
-        quota.told(&scope, Window::of([(START, 50), (START + 1, 25)])); // 45 of them are others'
+        quota.told(&scope, Window::of([(START, 50), (START + 1, 25)]), true); // 45 of them are others'
         assert_eq!(quota.used(at(1.0)), [(scope.clone(), 75)]);
         quota.settle(1, at(2.0), Some(10));
         assert_eq!(quota.used(at(2.0)), [(scope.clone(), 55)]);
@@ -470,16 +486,24 @@ mod tests {
             Verdict::Pass { .. } => None,
         };
         assert_eq!([full(&quota, 40), full(&quota, 41)], [None, Some(50)]);
-        quota.told(&holds[0].scope, Window::of([(START, 10), (START + 1, 70)]));
+        quota.told(&holds[0].scope, Window::of([(START, 10), (START + 1, 70)]), true);
         assert_eq!(
             [full(&quota, 20), full(&quota, 21)],
             [None, Some(100)],
             "others have more than their share"
         );
+        quota.told(&holds[0].scope, Window::of([(START, 10), (START + 2, 5)]), false);
+        assert_eq!(
+            [full(&quota, 15), full(&quota, 16)],
+            [None, Some(100)],
+            "what was known before, and what is new"
+        );
+        assert_eq!(quota.own(&holds, 2, at(3.0)), [Some(25)], "of 100 others have 75");
+        assert_eq!(quota.own(&holds, 5, at(3.0)), [Some(20)]);
         let mut new = Quota::default();
-        new.told(&holds[0].scope, Window::of([(START, 95)]));
+        new.told(&holds[0].scope, Window::of([(START, 95)]), true);
         assert_eq!([full(&new, 5), full(&new, 6)], [None, Some(100)], "what only others have used");
-        new.told(&holds[0].scope, Window::default());
+        new.told(&holds[0].scope, Window::default(), true);
         new.sweep(at(3.0));
         assert!(new.windows.is_empty());
     }
