@@ -26,7 +26,9 @@ impl Sink for Metrics {
             }
             Fact::Ended(exchange) => {
                 let names = self.names(exchange, now);
-                self.ended(exchange, &names, names.labels(exchange), now);
+                let labels = names.labels(exchange);
+                self.ended(exchange, &names, labels, now);
+                self.counted(&labels, now);
             }
             Fact::Settled(exchange) => {
                 self.settled(exchange, self.names(exchange, now).labels(exchange), now)
@@ -42,6 +44,7 @@ impl Sink for Metrics {
         let labels = names.labels(exchange);
         self.ended(exchange, &names, labels, now);
         self.settled(exchange, labels, now);
+        self.counted(&labels, now);
     }
 }
 
@@ -106,7 +109,6 @@ impl Metrics {
         if names.model.is_none() {
             self.models.overflow().add_one();
         }
-        self.add(Id::Requests, &labels, 1, now);
         self.reserve(exchange, &labels, now);
         self.upstream_limits(exchange, &labels);
         self.ended_times(exchange, &mut labels, now);
@@ -132,6 +134,12 @@ impl Metrics {
             let labels = model.as_ref().map_or(labels, |model| labels.with(Label::Model, model.as_str()));
             self.add(Id::ClientDisconnects, &labels, 1, now);
         }
+    }
+
+    /// After everything else that is known of the request: a page tells it before the rest, so whoever finds it there has
+    /// the rest on that page too.
+    fn counted(&self, labels: &Labels<'_>, now: Moment) {
+        self.add(Id::Requests, labels, 1, now);
     }
 
     fn ended_times(&self, exchange: &Exchange, labels: &mut Labels<'_>, now: Moment) {
