@@ -189,7 +189,7 @@ impl Admission {
         let (quota, now) = (self.quota.lock(), self.now());
         match quota.judge(holds, asking.tokens, self.store.share(), now) {
             Verdict::Full(full) => full,
-            Verdict::Pass { .. } => held_to(&quota, now, holds, Duration::ZERO),
+            Verdict::Pass { .. } => full_for(&quota, now, holds, Duration::ZERO),
         }
     }
 
@@ -255,8 +255,8 @@ fn came_to(exchange: &Exchange) -> Option<u64> {
     Some(exchange.input?.value.saturating_add(output?))
 }
 
-/// The first window with a limit that is held to, which has room after a time.
-fn held_to(quota: &Quota, now: Stamp, holds: &[Hold], wait: Duration) -> Full {
+/// The first window with a limit that is held to, as one without room for so long.
+fn full_for(quota: &Quota, now: Stamp, holds: &[Hold], wait: Duration) -> Full {
     let first = holds.iter().zip(0..).find_map(|(hold, place)| Some((place, hold.held_to()?)));
     let (hold, (limit, action)) = first.unwrap_or((0, (0, Action::Reject)));
     let used = holds.get(hold).map_or(0, |hold| quota.used_of(&hold.scope, now));

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::peers::Peers;
 use super::shared::Shared;
-use super::{Admission, Asking, held_to, millis};
+use super::{Admission, Asking, full_for, millis};
 use crate::account::quota::{Full, Hold, Quota, Stamp, Verdict, judge};
 use crate::clock::Moment;
 use crate::config::LimitStore;
@@ -117,10 +117,8 @@ impl Admission {
     async fn reserve_shared(&self, holds: &[Hold], number: u64, tokens: u64) -> Option<Verdict> {
         let shared = self.store.shared.as_ref()?;
         let (share, generation) = (self.store.share(), shared.generation());
-        let own = match share {
-            0 | 1 => vec![None; holds.len()],
-            share => self.quota.lock().own(holds, share, self.now()),
-        };
+        let own =
+            if share > 1 { self.quota.lock().own(holds, share, self.now()) } else { vec![None; holds.len()] };
         let reserved = match shared.reserve(holds, &own, tokens).await {
             Ok(reserved) => reserved,
             Err(error) => {
@@ -267,6 +265,6 @@ fn full_alone(quota: &Quota, now: Stamp, holds: &[Hold], tokens: u64, share: u64
         (Verdict::Full(full), _) => full,
         (_, Verdict::Full(full)) => Full { wait: Some(soon), ..full },
         // What is to be taken back of it has not been told yet.
-        _ => held_to(quota, now, holds, soon),
+        _ => full_for(quota, now, holds, soon),
     }
 }
